@@ -1,0 +1,342 @@
+package beacontest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/transport"
+)
+
+// A Coordinator is a server's end of a transport, as TestTransport needs it.
+// Server is one.
+type Coordinator interface {
+	// Push makes the server give out items, to whomever asks or is connected.
+	Push(items ...beacon.WorkItem)
+	// Report waits for the next report that was not returned yet.
+	Report(ctx context.Context) (Report, error)
+	// Progress returns what was reported about an item so far.
+	Progress(hash string) []beacon.Progress
+	// Drop cuts the link; it can be opened again at once.
+	Drop()
+	// Connected reports whether a beacon is registered.
+	Connected() bool
+}
+
+// patience is for what should happen at once, on a busy machine.
+const patience = 30 * time.Second
+
+// TestTransport checks that a transport keeps the contract of package
+// transport. It calls start for each of its subtests, for a server of its own.
+func TestTransport(t *testing.T, start func(t *testing.T) (transport.Dial, Coordinator)) {
+	tests := map[string]func(t *testing.T, dial transport.Dial, c Coordinator){
+		"registers and leaves":      testLeave,
+		"passes items on whole":     testItem,
+		"reports":                   testReport,
+		"drops no item":             testBacklog,
+		"Next ends with its ctx":    testNextContext,
+		"reports twice":             testTwice,
+		"refuses what is not JSON":  testNotJSON,
+		"escapes hashes":            testHashes,
+		"loses its link":            testDrop,
+		"is safe for many at once":  testConcurrent,
+		"carries a large result":    testLarge,
+		"carries text of any bytes": testBytes,
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			dial, c := start(t)
+			test(t, dial, c)
+		})
+	}
+}
+
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func open(t *testing.T, dial transport.Dial) transport.Session {
+	t.Helper()
+	s, err := dial(within(t))
+	if err != nil {
+		t.Fatalf("dial: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = s.Close(ctx) // tests that mean something by it close before
+	})
+	return s
+}
+
+func next(t *testing.T, s transport.Session) beacon.WorkItem {
+	t.Helper()
+	item, err := s.Next(within(t))
+	if err != nil {
+		t.Fatalf("Next: %v", err)
+	}
+	return item
+}
+
+func reported(t *testing.T, c Coordinator) Report {
+	t.Helper()
+	r, err := c.Report(within(t))
+	if err != nil {
+		t.Fatalf("no report arrived: %v", err)
+	}
+	return r
+}
+
+func item(hash string) beacon.WorkItem {
+	return beacon.WorkItem{Hash: hash, Capability: "Test", Action: "Run", Settings: beacon.Settings{}}
+}
+
+func testLeave(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	if s.BeaconID() == "" || s.Transport() == "" {
+		t.Errorf("BeaconID %q, Transport %q; want neither empty", s.BeaconID(), s.Transport())
+	}
+	if !c.Connected() {
+		t.Error("the server knows no beacon after Dial")
+	}
+	select {
+	case <-s.Done():
+		t.Error("Done is closed although the session is open")
+	default:
+	}
+	if err := s.Close(within(t)); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if c.Connected() {
+		t.Error("the server still knows the beacon after Close")
+	}
+	<-s.Done()
+	if _, err := s.Next(within(t)); !isDisconnected(err) {
+		t.Errorf("Next after Close: %v; want ErrDisconnected", err)
+	}
+	if err := s.Close(within(t)); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+func testItem(t *testing.T, dial transport.Dial, c Coordinator) {
+	want := beacon.WorkItem{
+		Hash: "wi-run-node-1", Capability: "Shell", Action: "Execute", OperationHash: "OPR-1", Timeout: 90 * time.Second,
+		Settings: beacon.Settings{"Command": []byte(`"echo hi"`), "Big": []byte(`12345678901234567890`), "Nested": []byte(`{"a":[1,null]}`)},
+	}
+	s := open(t, dial)
+	c.Push(want)
+	got := next(t, s)
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("item arrived as\n%+v, want\n%+v", got, want)
+	}
+}
+
+func testReport(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	c.Push(item("ok"), item("bad"))
+	next(t, s)
+	p := beacon.Progress{Percent: 33, HasPercent: true, Message: "step 1", Step: 1, TotalSteps: 3, Log: []string{"log 1"}}
+	if err := s.Progress(within(t), "ok", p); err != nil {
+		t.Fatalf("Progress: %v", err)
+	}
+	if err := s.Complete(within(t), "ok", beacon.Result{Outputs: beacon.Outputs{"StdOut": "hi\n", "ExitCode": 0}, Log: []string{"a", "b"}}); err != nil {
+		t.Fatalf("Complete: %v", err)
+	}
+	r := reported(t, c)
+	if r.Hash != "ok" || r.Failed || r.Result.Outputs["StdOut"] != "hi\n" || r.Result.Outputs["ExitCode"] != 0.0 || fmt.Sprint(r.Result.Log) != "[a b]" {
+		t.Errorf("the result arrived as %+v", r)
+	}
+	if got := c.Progress("ok"); len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(p) {
+		t.Errorf("progress arrived as %+v before the result, want %+v", got, p)
+	}
+	next(t, s)
+	if err := s.Fail(within(t), "bad", "provider says no", []string{"c"}); err != nil {
+		t.Fatalf("Fail: %v", err)
+	}
+	if r := reported(t, c); r.Hash != "bad" || !r.Failed || r.Message != "provider says no" || fmt.Sprint(r.Result.Log) != "[c]" {
+		t.Errorf("the failure arrived as %+v", r)
+	}
+}
+
+func testBacklog(t *testing.T, dial transport.Dial, c Coordinator) {
+	const n = 50
+	s := open(t, dial)
+	for i := range n {
+		c.Push(item(fmt.Sprint("wi-", i)))
+	}
+	seen := map[string]bool{}
+	for len(seen) < n {
+		hash := next(t, s).Hash
+		if seen[hash] {
+			t.Fatalf("%s arrived twice", hash)
+		}
+		seen[hash] = true
+		if err := s.Complete(within(t), hash, beacon.Result{}); err != nil {
+			t.Fatalf("Complete: %v", err)
+		}
+	}
+}
+
+func testNextContext(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() {
+		_, err := s.Next(ctx)
+		ended <- err
+	}()
+	cancel()
+	if err := <-ended; err == nil || isDisconnected(err) {
+		t.Errorf("Next with a canceled context: %v; want its error", err)
+	}
+	c.Push(item("later"))
+	if got := next(t, s); got.Hash != "later" {
+		t.Errorf("got %q", got.Hash)
+	}
+}
+
+func testTwice(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	c.Push(item("once"))
+	next(t, s)
+	for range 2 {
+		if err := s.Complete(within(t), "once", beacon.Result{Outputs: beacon.Outputs{"Result": "x"}}); err != nil {
+			t.Errorf("Complete: %v", err)
+		}
+	}
+	if err := s.Fail(within(t), "once", "too late", nil); err != nil {
+		t.Errorf("Fail: %v", err)
+	}
+	if r := reported(t, c); r.Failed {
+		t.Errorf("the first report does not count: %+v", r)
+	}
+}
+
+func testNotJSON(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	c.Push(item("odd"))
+	next(t, s)
+	if err := s.Complete(within(t), "odd", beacon.Result{Outputs: beacon.Outputs{"Result": func() {}}}); !isRefused(err) {
+		t.Errorf("Complete with a function: %v; want ErrRefused", err)
+	}
+	if err := s.Fail(within(t), "odd", "no", nil); err != nil {
+		t.Errorf("Fail after that: %v", err)
+	}
+	if r := reported(t, c); !r.Failed {
+		t.Errorf("report: %+v", r)
+	}
+}
+
+func testHashes(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	for _, hash := range []string{"a/b", "../../etc", "a?b=c#d", "a b", "é%2F", "\"quoted\"", "{}"} {
+		c.Push(item(hash))
+		if got := next(t, s); got.Hash != hash {
+			t.Fatalf("hash %q arrived as %q", hash, got.Hash)
+		}
+		if err := s.Progress(within(t), hash, beacon.Progress{Message: hash}); err != nil {
+			t.Errorf("Progress of %q: %v", hash, err)
+		}
+		if err := s.Complete(within(t), hash, beacon.Result{}); err != nil {
+			t.Errorf("Complete of %q: %v", hash, err)
+		}
+		if r := reported(t, c); r.Hash != hash {
+			t.Errorf("hash %q was reported as %q", hash, r.Hash)
+		}
+		if got := c.Progress(hash); len(got) != 1 {
+			t.Errorf("%d progress reports of %q", len(got), hash)
+		}
+	}
+}
+
+func testDrop(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	c.Push(item("a"))
+	next(t, s)
+	ended := make(chan error)
+	go func() {
+		_, err := s.Next(within(t))
+		ended <- err
+	}()
+	c.Drop()
+	if err := <-ended; !isDisconnected(err) {
+		t.Fatalf("Next on a lost link: %v; want ErrDisconnected", err)
+	}
+	<-s.Done()
+	if err := s.Complete(within(t), "a", beacon.Result{}); err == nil {
+		t.Error("Complete on a lost link: no error")
+	}
+	_ = s.Close(within(t))
+
+	s = open(t, dial)
+	if err := s.Complete(within(t), "a", beacon.Result{Outputs: beacon.Outputs{"Result": "late"}}); err != nil {
+		t.Errorf("Complete on the next link: %v", err)
+	}
+	if r := reported(t, c); r.Hash != "a" || r.Result.Outputs["Result"] != "late" {
+		t.Errorf("report: %+v", r)
+	}
+}
+
+func testConcurrent(t *testing.T, dial transport.Dial, c Coordinator) {
+	const n = 64
+	s := open(t, dial)
+	for i := range n {
+		c.Push(item(fmt.Sprint("wi-", i)))
+	}
+	ctx := within(t)
+	var reports sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	for range n {
+		slots <- struct{}{}
+		got := next(t, s)
+		reports.Go(func() {
+			defer func() { <-slots }()
+			if err := s.Progress(ctx, got.Hash, beacon.Progress{Message: "here"}); err != nil {
+				t.Errorf("Progress: %v", err)
+			}
+			if err := s.Complete(ctx, got.Hash, beacon.Result{Outputs: beacon.Outputs{"Result": got.Hash}}); err != nil {
+				t.Errorf("Complete: %v", err)
+			}
+		})
+	}
+	reports.Wait()
+	for range n {
+		if r := reported(t, c); r.Result.Outputs["Result"] != r.Hash {
+			t.Errorf("report of %s has the result of %v", r.Hash, r.Result.Outputs["Result"])
+		}
+	}
+}
+
+func testLarge(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	c.Push(item("large"))
+	next(t, s)
+	text := make([]byte, 5<<20)
+	for i := range text {
+		text[i] = 'a' + byte(i%26)
+	}
+	if err := s.Complete(within(t), "large", beacon.Result{Outputs: beacon.Outputs{"Result": string(text)}}); err != nil {
+		t.Fatalf("Complete: %v", err)
+	}
+	if r := reported(t, c); r.Result.Outputs["Result"] != string(text) {
+		t.Error("the result arrived changed")
+	}
+}
+
+func testBytes(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	c.Push(item("bytes"))
+	next(t, s)
+	if err := s.Complete(within(t), "bytes", beacon.Result{Outputs: beacon.Outputs{"Result": "a\xff\x00\u2028z"}, Log: []string{"\xc3"}}); err != nil {
+		t.Fatalf("Complete: %v", err)
+	}
+	if r := reported(t, c); r.Result.Outputs["Result"] != "a\ufffd\x00\u2028z" {
+		t.Errorf("the result arrived as %q", r.Result.Outputs["Result"])
+	}
+}

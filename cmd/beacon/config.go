@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	wasmrt "github.com/ultravisor/beacon/runtime"
+)
+
+// configName is the file of the Node worker, which is read unchanged.
+const configName = ".ultravisor-beacon.json"
+
+// A config is the configuration file of a worker. The names of the fields are
+// its keys. A key means what it means to the Node worker.
+type config struct {
+	ServerURL  string
+	Name       string
+	UserName   string // Name, if empty
+	Password   string // $NAME reads the environment, file:/path a file
+	JoinSecret string // the same
+
+	Providers    []providerConfig
+	Capabilities []string // of providers that are built in
+
+	MaxConcurrent       int
+	PollIntervalMs      int64
+	HeartbeatIntervalMs int64
+	ReconnectIntervalMs int64
+	DrainTimeoutMs      int64
+	ForceHTTPTransport  bool
+	LenientActions      bool
+
+	StagingPath   string
+	Tags          map[string]any
+	Contexts      map[string]any
+	Operations    []json.RawMessage
+	BindAddresses []json.RawMessage
+	HostID        string
+	SharedMounts  []string // roots
+}
+
+// A providerConfig names a module, or the folder of its source.
+type providerConfig struct {
+	Source string
+	Config beacon.Settings
+	// Memory bounds the module's memory, such as "64M".
+	Memory string
+
+	memory byteSize
+}
+
+func (p providerConfig) limits() wasmrt.Limits { return wasmrt.Limits{Memory: int64(p.memory)} }
+
+// readConfig reads the file that is named, or the usual one if there is one.
+func readConfig(path string) (config, error) {
+	var c config
+	raw, err := os.ReadFile(cmp.Or(path, configName))
+	if path == "" && errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	path = cmp.Or(path, configName)
+	if err != nil {
+		return c, usagef("configuration %s: %w", path, unwrapPath(err))
+	}
+	if err := decodeConfig(raw, &c); err != nil {
+		return c, usagef("configuration %s: %w", path, err)
+	}
+	for name, value := range map[string]*string{"Password": &c.Password, "JoinSecret": &c.JoinSecret} {
+		if *value, err = secret(*value); err != nil {
+			return c, usagef("configuration %s: %s: %w", path, name, err)
+		}
+	}
+	return c, nil
+}
+
+// decodeConfig is strict: a key that nobody reads is a setting that does not
+// work, and whoever wrote it wants to know.
+func decodeConfig(raw []byte, into *config) error {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &keys); err != nil {
+		return fmt.Errorf("not a JSON object: %w", err)
+	}
+	known := fields(reflect.TypeFor[config]())
+	for key := range sorted(keys) {
+		if !slices.Contains(known, key) {
+			return fmt.Errorf("unknown key %q; the nearest known one is %q", beacon.Excerpt(key, 60), nearest(key, known))
+		}
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields() // inside of providers
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one JSON value")
+	}
+	switch {
+	case into.MaxConcurrent < 0:
+		return fmt.Errorf("MaxConcurrent is %d: want at least 1", into.MaxConcurrent)
+	case min(into.PollIntervalMs, into.HeartbeatIntervalMs, into.ReconnectIntervalMs, into.DrainTimeoutMs) < 0:
+		return errors.New("an interval is below zero")
+	case len(into.Capabilities) > 0:
+		return fmt.Errorf("key Capabilities names %s, but this version of Beacon has no built-in providers: give Providers with modules",
+			beacon.Excerpt(strings.Join(into.Capabilities, ", "), 200))
+	}
+	for i, p := range into.Providers {
+		if p.Source == "" {
+			return fmt.Errorf("in Providers, entry %d has no Source: name a .wasm file or a folder of source", i)
+		}
+	}
+	return nil
+}
+
+func fields(t reflect.Type) []string {
+	var names []string
+	for i := range t.NumField() {
+		names = append(names, t.Field(i).Name)
+	}
+	return names
+}
+
+// nearest finds the name that takes the fewest changes of letters.
+func nearest(key string, names []string) string {
+	return slices.MinFunc(names, func(a, b string) int {
+		return cmp.Compare(distance(key, a), distance(key, b))
+	})
+}
+
+// distance counts the letters to change, insert or remove between two words.
+func distance(a, b string) int {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	if len(a) > 100 {
+		a = a[:100]
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := before
+			if a[i] != b[j] {
+				change++
+			}
+			before = row[j+1]
+			row[j+1] = min(change, row[j]+1, before+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// secret reads a value that is kept elsewhere.
+func secret(value string) (string, error) {
+	if name, ok := strings.CutPrefix(value, "$"); ok {
+		text, present := os.LookupEnv(name)
+		if !present {
+			return "", fmt.Errorf("the environment has no %s", name)
+		}
+		return text, nil
+	}
+	if path, ok := strings.CutPrefix(value, "file:"); ok {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("read %s: %w", path, unwrapPath(err))
+		}
+		return strings.TrimRight(string(raw), "\r\n"), nil
+	}
+	return value, nil
+}
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/require"
+)
+
+func TestConfig(t *testing.T) {
+	t.Setenv("TEST_SECRET", "from the environment")
+	file := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(file, []byte("from a file\n"), 0o600))
+	tests := map[string]struct {
+		text  string
+		want  func(config) any
+		value any
+		fails string
+	}{
+		"of the Node worker": {
+			text: `{"ServerURL": "http://a", "Name": "n", "MaxConcurrent": 3, "Tags": {"gpu": true}, "PollIntervalMs": 100}`,
+			want: func(c config) any {
+				return []any{c.ServerURL, c.Name, c.MaxConcurrent, c.Tags["gpu"], c.PollIntervalMs}
+			},
+			value: []any{"http://a", "n", 3, true, int64(100)},
+		},
+		"providers": {
+			text: `{"Providers": [{"Source": "a.wasm", "Config": {"Key": 1}, "Memory": "64M"}]}`,
+			want: func(c config) any {
+				return []any{c.Providers[0].Source, c.Providers[0].Config.Text("Key"), c.Providers[0].Memory}
+			},
+			value: []any{"a.wasm", "1", "64M"},
+		},
+		"secret from the environment": {text: `{"Password": "$TEST_SECRET"}`, want: func(c config) any { return c.Password }, value: "from the environment"},
+		"secret from a file":          {text: `{"JoinSecret": "file:` + filepath.ToSlash(file) + `"}`, want: func(c config) any { return c.JoinSecret }, value: "from a file"},
+		"secret that is not there":    {text: `{"Password": "$TEST_ABSENT"}`, fails: "Password: the environment has no TEST_ABSENT"},
+		"unknown key":                 {text: `{"ServerUrl": "x"}`, fails: `unknown key "ServerUrl"; the nearest known one is "ServerURL"`},
+		"misspelt":                    {text: `{"MaxConcurent": 1}`, fails: `"MaxConcurrent"`},
+		"unknown key of a provider":   {text: `{"Providers": [{"Source": "a", "Confg": 1}]}`, fails: "Confg"},
+		"provider without source":     {text: `{"Providers": [{}]}`, fails: "entry 0 has no Source"},
+		"built in":                    {text: `{"Capabilities": ["Shell"]}`, fails: "no built-in providers"},
+		"wrong type":                  {text: `{"MaxConcurrent": "many"}`, fails: "MaxConcurrent"},
+		"negative":                    {text: `{"PollIntervalMs": -1}`, fails: "below zero"},
+		"not an object":               {text: `[]`, fails: "not a JSON object"},
+		"not JSON":                    {text: `{`, fails: "not a JSON object"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "c.json")
+			require.NoError(t, os.WriteFile(path, []byte(tt.text), 0o600))
+			c, err := readConfig(path)
+			if tt.fails != "" {
+				require.ErrorContains(t, err, tt.fails)
+				require.Equal(t, exitUsage, exitCode(err))
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.value, tt.want(c))
+		})
+	}
+	_, err := readConfig(filepath.Join(t.TempDir(), "absent"))
+	require.ErrorContains(t, err, "no such file")
+	t.Chdir(t.TempDir())
+	_, err = readConfig("")
+	require.NoError(t, err, "the usual file may be missing")
+}
+
+// A flag counts before the environment, that before the file, and that before
+// the default.
+func TestPrecedence(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.json")
+	require.NoError(t, os.WriteFile(path, []byte(`{"Name": "file", "ServerURL": "http://file", "Providers": [{"Source": "a.wasm"}, {"Source": "b.wasm", "Memory": "1M"}]}`), 0o600))
+	resolved := func(args ...string) *runOptions {
+		o := &runOptions{}
+		f := pflag.NewFlagSet("run", pflag.ContinueOnError)
+		f.StringVar(&o.name, "name", "beacon-worker", "")
+		f.StringVar(&o.server, "server", "", "")
+		f.StringArrayVar(&o.modules, "module", nil, "")
+		f.StringVar(&o.configPath, "config", "", "")
+		o.moduleFlags.register(f)
+		require.NoError(t, f.Parse(args))
+		require.NoError(t, o.configure(f))
+		return o
+	}
+	require.Equal(t, "beacon-worker", resolved().name)
+	o := resolved("--config", path)
+	require.Equal(t, "file", o.name)
+	require.Len(t, o.file.Providers, 2)
+	require.Equal(t, byteSize(1<<20), o.file.Providers[1].memory)
+	o = resolved("--config", path, "--module", "c.wasm", "--memory", "2M")
+	require.Len(t, o.file.Providers, 1)
+	require.Equal(t, byteSize(2<<20), o.file.Providers[0].memory)
+	t.Setenv("BEACON_NAME", "environment")
+	require.Equal(t, "environment", resolved("--config", path).name)
+	require.Equal(t, "flag", resolved("--config", path, "--name", "flag").name)
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(`{"ServerURL": "x", "Providers": [{"Source": "a"}]}`))
+	f.Add([]byte(`{"Tags": {"a": [1, {}]}, "MaxConcurrent": 1e3}`))
+	f.Fuzz(func(_ *testing.T, raw []byte) {
+		var c config
+		_ = decodeConfig(raw, &c) // must not panic
+	})
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/executor"
+	"github.com/ultravisor/beacon/staging"
+)
+
+type execOptions struct {
+	streams
+	module      string
+	moduleFlags moduleFlags
+	settings    settingFlags
+	action      string
+	source      string
+	output      string
+	timeout     time.Duration
+	asJSON      bool
+	quiet       bool
+	passthrough bool
+	args        []string
+}
+
+func newExecCommand(s streams) *cobra.Command {
+	o := &execOptions{streams: s}
+	cmd := &cobra.Command{
+		Use:   "exec --module MODULE [flags] [-- ARGUMENT...]",
+		Short: "Run one work item here, without a server",
+		Long: `Run one work item here, without a server, in the same sandbox as a worker would.
+
+MODULE is a .wasm file, or the folder of a provider's source, which is built first.
+For a plain WASI program the words after -- are its arguments; in them {SourcePath}
+and {OutputPath} stand for the files as the program sees them. Without arguments its
+standard input is the work item as JSON; --set Stdin=source gives it the source instead,
+--set Stdin=none nothing. Standard input of this command is not passed on.
+
+Exit codes: 0 success, 1 the item failed, 2 usage, 4 the module was refused,
+5 a limit was hit, 130 interrupted.`,
+		Example: `  beacon exec --module ./examples/wasm/transform --set To=jsonl --source data.csv --output data.jsonl
+  beacon exec --module jq.wasm --source data.json -- -c .items {SourcePath}`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
+				return usagef("unexpected argument %q: arguments for the program go after --", args[0])
+			}
+			o.args = args
+			return o.run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.module, "module", "m", "", "the provider: a .wasm file or a folder of source")
+	f.StringVarP(&o.action, "action", "a", "", "the action; default is the provider's first")
+	f.StringVar(&o.source, "source", "", "a file to work on")
+	f.StringVarP(&o.output, "output", "o", "", "where to put the output file")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long the item may take")
+	f.BoolVar(&o.asJSON, "json", false, "print the whole result as JSON")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "print neither progress nor log")
+	f.BoolVar(&o.passthrough, "passthrough", false, "end with the program's own exit code")
+	o.settings.register(f)
+	o.moduleFlags.register(f)
+	return cmd
+}
+
+func (o *execOptions) run(ctx context.Context) (err error) {
+	if o.module == "" {
+		return usagef("--module is missing: name a .wasm file or a folder of source")
+	}
+	if o.timeout <= 0 {
+		return usagef("--timeout %s: want a time above zero, such as 30s", o.timeout)
+	}
+	settings, err := o.settings.settings(o.in)
+	if err != nil {
+		return err
+	}
+	config, err := o.moduleFlags.settings()
+	if err != nil {
+		return err
+	}
+	if len(o.args) > 0 {
+		raw, err := json.Marshal(o.args)
+		if err != nil {
+			return fmt.Errorf("encode the arguments: %w", err)
+		}
+		settings["Args"] = raw
+	}
+	// With a URL as its source the item is as a server would send it.
+	remote := settings.Has("SourceURL")
+	if remote && (o.source != "" || o.output != "") {
+		return usagef("--source and --output do not go with the setting SourceURL: use OutputFilename, and --json to see OutputData")
+	}
+	if err := checkFiles(o.source, o.output); err != nil {
+		return err
+	}
+	dirs, err := locate("")
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	rt, err := o.moduleFlags.runtime(dirs, log)
+	if err != nil {
+		return err
+	}
+	m, err := load(ctx, rt, dirs, o.module, config, o.moduleFlags.limits())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close(context.WithoutCancel(ctx))) }()
+	registry, err := beacon.NewRegistry(m.Module)
+	if err != nil {
+		return err
+	}
+	capability := m.Capability().Name
+	if _, _, err := registry.Resolve(capability, o.action); err != nil {
+		return usage(err)
+	}
+	store, err := staging.Open(dirs.staging)
+	if err != nil {
+		return usage(err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	download := staging.NewDownloader(0)
+	defer download.CloseIdle()
+
+	o.unknownSettings(m, settings)
+
+	item := beacon.WorkItem{
+		Hash:       "exec-" + rand.Text(),
+		Capability: capability,
+		Action:     o.action,
+		Settings:   settings,
+		Timeout:    o.timeout,
+		Attempt:    1,
+	}
+	run := executor.New(registry, store, download, executor.Config{Log: log})
+	bar := newBar(o.err, o.quiet || o.asJSON)
+	started := time.Now()
+	var result beacon.Result
+	if remote {
+		result, err = run.Run(ctx, item, bar.update)
+	} else {
+		result, err = run.RunLocal(ctx, item, o.source, o.output, bar.update)
+	}
+	bar.end()
+	return outcome{o.streams, o.asJSON, o.quiet, o.passthrough}.show(result, err, time.Since(started))
+}
+
+// unknownSettings says which settings nobody is going to read: most likely they
+// are misspelt.
+func (o *execOptions) unknownSettings(m loaded, settings beacon.Settings) {
+	actions := m.Capability().Actions
+	action := actions[max(0, slices.IndexFunc(actions, func(a beacon.Action) bool { return a.Name == o.action }))]
+	if o.quiet || len(action.Settings) == 0 {
+		return
+	}
+	known := []string{"SourceURL", "SourceFilename", "OutputFilename", "OutputFile", "ReturnOutputAsBase64", "Args", "Stdin", "Command", "Parameters"}
+	for _, s := range action.Settings {
+		known = append(known, s.Name)
+	}
+	for name := range sorted(settings) {
+		if !slices.Contains(known, name) {
+			fmt.Fprintf(o.err, "note: %s/%s declares no setting %q; the nearest is %q\n",
+				m.Capability().Name, action.Name, beacon.Excerpt(name, 80), nearest(name, known))
+		}
+	}
+}
+
+// checkFiles finds out early what would otherwise end a long run badly.
+func checkFiles(source, output string) error {
+	if source != "" {
+		info, err := os.Stat(source)
+		if err != nil {
+			return usagef("--source %s: %w", source, unwrapPath(err))
+		}
+		if !info.Mode().IsRegular() {
+			return usagef("--source %s: not a regular file", source)
+		}
+		f, err := os.Open(source)
+		if err != nil {
+			return usagef("--source %s: %w", source, unwrapPath(err))
+		}
+		_ = f.Close() // it was only read
+	}
+	if output == "" {
+		return nil
+	}
+	if info, err := os.Stat(output); err == nil {
+		if info.IsDir() {
+			return usagef("--output %s: it is a folder; name a file", output)
+		}
+		if !info.Mode().IsRegular() {
+			return nil // a device or a pipe: written through at the end
+		}
+		if source != "" {
+			if s, err := os.Stat(source); err == nil && os.SameFile(s, info) {
+				return usagef("--output %s: it is the source", output)
+			}
+		}
+	}
+	probe, err := os.CreateTemp(filepath.Dir(output), ".beacon-*")
+	if err != nil {
+		return usagef("--output %s: cannot write there: %w", output, unwrapPath(err))
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}

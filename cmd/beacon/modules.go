@@ -1,0 +1,187 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ultravisor/beacon"
+	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/toolchain"
+)
+
+// folders are the places that a beacon keeps files in.
+type folders struct {
+	compiled string // native code of modules
+	built    string // modules built from source
+	staging  string // directories of work items
+	outbox   string // results that no server has yet
+}
+
+// locate finds the folders, all below the user's cache directory unless
+// BEACON_CACHE_DIR names another; staging may be elsewhere.
+func locate(staging string) (folders, error) {
+	staging = cmp.Or(staging, os.Getenv("BEACON_STAGING_PATH"))
+	base := os.Getenv("BEACON_CACHE_DIR")
+	if base == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return folders{}, usagef("there is no place for caches: %w; set BEACON_CACHE_DIR", err)
+		}
+		base = filepath.Join(cache, "beacon")
+	}
+	if staging == "" {
+		staging = filepath.Join(base, "staging")
+	}
+	return folders{
+		compiled: filepath.Join(base, "compiled"),
+		built:    filepath.Join(base, "built"),
+		staging:  staging,
+		outbox:   filepath.Join(base, "outbox"),
+	}, nil
+}
+
+// A loaded module, and the folder that its example files are relative to.
+type loaded struct {
+	*wasmrt.Module
+	folder string
+}
+
+// load brings a module to life from a .wasm file, or from the folder of its
+// source, which is built first.
+func load(ctx context.Context, rt *wasmrt.Runtime, dirs folders, path string, config beacon.Settings, limits wasmrt.Limits) (loaded, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return loaded{}, usagef("module %s: there is no such file or folder", path)
+	}
+	if err != nil {
+		return loaded{}, usagef("module %s: %w", path, unwrapPath(err))
+	}
+	file, folder := path, filepath.Dir(path)
+	if info.IsDir() {
+		folder = path
+		if file, err = toolchain.Build(ctx, path, dirs.built); err != nil {
+			return loaded{}, err
+		}
+	} else if !info.Mode().IsRegular() {
+		return loaded{}, usagef("module %s: not a file and not a folder", path)
+	}
+	binary, err := readModule(file)
+	if err != nil {
+		return loaded{}, fmt.Errorf("module %s: %w", path, err)
+	}
+	name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	m, err := rt.Load(ctx, wasmrt.Source{Name: name, Binary: binary, Config: config, Limits: limits})
+	if err != nil {
+		return loaded{}, err
+	}
+	return loaded{m, folder}, nil
+}
+
+// maxModule is more than any module that the runtime takes; what is larger is
+// not read.
+const maxModule = 1 << 30
+
+func readModule(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, unwrapPath(err)
+	}
+	if info.Size() > maxModule {
+		return nil, beacon.Errorf(beacon.Refused, "%d bytes are too many for a module", info.Size())
+	}
+	b, err := os.ReadFile(file)
+	return b, unwrapPath(err)
+}
+
+// unwrapPath takes the path out of an error whose message names it already.
+func unwrapPath(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// A byteSize is a flag with a number of bytes: 512K, 64MiB, 1GB, 1073741824.
+type byteSize int64
+
+func (b *byteSize) Type() string { return "size" }
+
+func (b *byteSize) String() string {
+	switch n := int64(*b); {
+	case n == 0:
+		return ""
+	case n%(1<<30) == 0:
+		return fmt.Sprintf("%dG", n>>30)
+	case n%(1<<20) == 0:
+		return fmt.Sprintf("%dM", n>>20)
+	default:
+		return strconv.FormatInt(n, 10)
+	}
+}
+
+// Set reads units as powers of 1024, whichever way they are written.
+func (b *byteSize) Set(text string) error {
+	digits := strings.TrimRight(strings.ToUpper(text), "KMGTIB")
+	unit := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(text[len(digits):]), "B"), "I")
+	shift, ok := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[unit]
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !ok || n <= 0 || n > 1<<62>>shift {
+		return fmt.Errorf("%q is not a size: want a number and K, M or G, such as 64M", text)
+	}
+	*b = byteSize(n << shift)
+	return nil
+}
+
+// moduleFlags are those of all commands that load modules.
+type moduleFlags struct {
+	memory  byteSize
+	config  string
+	noCache bool
+}
+
+func (f *moduleFlags) register(flags *pflag.FlagSet) {
+	flags.Var(&f.memory, "memory", "memory that a module may use (default 256M)")
+	flags.StringVar(&f.config, "config-json", "", "configuration that the module can read, a JSON object")
+	flags.BoolVar(&f.noCache, "no-cache", false, "compile the module anew, and do not keep it")
+}
+
+func (f *moduleFlags) runtime(dirs folders, log *slog.Logger) (*wasmrt.Runtime, error) {
+	cfg := wasmrt.Config{CacheDir: dirs.compiled, Log: log}
+	if f.noCache {
+		cfg.CacheDir = ""
+	}
+	rt, err := wasmrt.New(cfg)
+	if err != nil {
+		return nil, usage(err)
+	}
+	return rt, nil
+}
+
+func (f *moduleFlags) limits() wasmrt.Limits {
+	return wasmrt.Limits{Memory: int64(f.memory)}
+}
+
+func (f *moduleFlags) settings() (beacon.Settings, error) {
+	if f.memory > 4<<30 {
+		return nil, usagef("--memory %s: a module can have 4G at most", f.memory.String())
+	}
+	if f.config == "" {
+		return nil, nil
+	}
+	s, err := parseObject([]byte(f.config))
+	if err != nil {
+		return nil, usagef("--config-json: %w", err)
+	}
+	return s, nil
+}

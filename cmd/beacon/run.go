@@ -1,0 +1,470 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/executor"
+	"github.com/ultravisor/beacon/protocol"
+	"github.com/ultravisor/beacon/staging"
+	"github.com/ultravisor/beacon/submit"
+	"github.com/ultravisor/beacon/transport"
+	"github.com/ultravisor/beacon/transport/fallback"
+	"github.com/ultravisor/beacon/transport/poll"
+	"github.com/ultravisor/beacon/transport/session"
+	"github.com/ultravisor/beacon/transport/ws"
+	"github.com/ultravisor/beacon/worker"
+	"github.com/ultravisor/beacon/worker/outbox"
+)
+
+type runOptions struct {
+	streams
+	modules       []string
+	moduleFlags   moduleFlags
+	server        string
+	listen        string
+	name          string
+	maxConcurrent int
+	staging       string
+	transport     string
+	drain         time.Duration
+	wait          bool
+	once          bool
+	exitIdle      time.Duration
+	maxUptime     time.Duration
+	verbose       bool
+	configPath    string
+	file          config
+}
+
+func newRunCommand(s streams) *cobra.Command {
+	o := &runOptions{streams: s}
+	cmd := &cobra.Command{
+		Use:   "run --module MODULE [flags]",
+		Short: "Run a worker: connect to a server and carry out its work items",
+		Long: `Run a worker: connect to a server and carry out its work items.
+
+MODULE is a .wasm file, or the folder of a provider's source, which is built first;
+the flag may be repeated. Without --server the worker uses the server that answers on
+` + defaultListen + `, or starts a hub of its own there, which ends with the worker.
+
+The first SIGINT or SIGTERM stops taking work and lets running items finish, the
+second ends the process.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.configure(cmd.Flags()); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.configPath, "config", "f", "", "configuration file (default "+configName+", if there is one)")
+	f.StringArrayVarP(&o.modules, "module", "m", nil, "a provider: a .wasm file or a folder of source; may be repeated")
+	f.StringVarP(&o.server, "server", "s", "", "the server's URL, also BEACON_SERVER")
+	f.StringVar(&o.listen, "listen", defaultListen, "without --server: where to look for a server, or else start a hub")
+	f.StringVar(&o.name, "name", "beacon-worker", "the worker's name, also BEACON_NAME")
+	f.IntVar(&o.maxConcurrent, "max-concurrent", 1, "how many items may run at once")
+	f.StringVar(&o.staging, "staging", "", "folder for the files of work items, also BEACON_STAGING_PATH")
+	f.StringVar(&o.transport, "transport", "auto", "how to connect: auto, ws or http")
+	f.DurationVar(&o.drain, "drain-timeout", worker.DefaultDrainTimeout, "how long running items may go on after a signal")
+	f.BoolVar(&o.wait, "wait", false, "keep trying if the server is not there at the start")
+	f.BoolVar(&o.once, "once", false, "carry out one item, then end")
+	f.DurationVar(&o.exitIdle, "exit-idle", 0, "end when there was nothing to do for so long")
+	f.DurationVar(&o.maxUptime, "max-uptime", 0, "after this time take no more, finish, and end")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every item")
+	o.moduleFlags.register(f)
+	return cmd
+}
+
+// configure puts together what is said where: a flag counts before the
+// environment, that before the file, and that before a default.
+func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
+	if o.file, err = readConfig(o.configPath); err != nil {
+		return err
+	}
+	choose := func(flag string, into *string, environment, file string) {
+		if !flags.Changed(flag) {
+			*into = cmp.Or(os.Getenv(environment), file, *into)
+		}
+	}
+	choose("server", &o.server, "BEACON_SERVER", o.file.ServerURL)
+	choose("name", &o.name, "BEACON_NAME", o.file.Name)
+	choose("staging", &o.staging, "BEACON_STAGING_PATH", o.file.StagingPath)
+	if o.file.MaxConcurrent > 0 && !flags.Changed("max-concurrent") {
+		o.maxConcurrent = o.file.MaxConcurrent
+	}
+	if o.file.DrainTimeoutMs > 0 && !flags.Changed("drain-timeout") {
+		o.drain = milliseconds(o.file.DrainTimeoutMs)
+	}
+	if o.file.ForceHTTPTransport && !flags.Changed("transport") {
+		o.transport = "http"
+	}
+	o.file.UserName = cmp.Or(os.Getenv("BEACON_USER_NAME"), o.file.UserName)
+	o.file.Password = cmp.Or(os.Getenv("BEACON_PASSWORD"), o.file.Password)
+	o.file.JoinSecret = cmp.Or(os.Getenv("BEACON_JOIN_SECRET"), o.file.JoinSecret)
+
+	// Modules on the command line replace those of the file.
+	settings, err := o.moduleFlags.settings()
+	if err != nil {
+		return err
+	}
+	if len(o.modules) > 0 {
+		o.file.Providers = nil
+	}
+	for _, path := range o.modules {
+		o.file.Providers = append(o.file.Providers, providerConfig{Source: path, Config: settings})
+	}
+	for i := range o.file.Providers {
+		p := &o.file.Providers[i]
+		if p.Memory != "" && !flags.Changed("memory") {
+			if err := p.memory.Set(p.Memory); err != nil {
+				return usagef("provider %s: Memory: %w", p.Source, err)
+			}
+		} else {
+			p.memory = o.moduleFlags.memory
+		}
+	}
+	return nil
+}
+
+func (o *runOptions) run(ctx context.Context) (err error) {
+	switch {
+	case len(o.file.Providers) == 0:
+		return usagef("--module is missing: name a .wasm file or a folder of source")
+	case o.maxConcurrent < 1:
+		return usagef("--max-concurrent %d: want at least 1", o.maxConcurrent)
+	case o.exitIdle < 0 || o.maxUptime < 0:
+		return usagef("--exit-idle and --max-uptime want a time above zero, such as 10m")
+	case o.transport != "auto" && o.transport != "ws" && o.transport != "http":
+		return usagef("--transport %q: want auto, ws or http", o.transport)
+	}
+	dirs, err := locate(o.staging)
+	if err != nil {
+		return err
+	}
+	if o.server != "" {
+		if u, err := url.Parse(o.server); err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "ws", "wss"}, u.Scheme) {
+			return usagef("--server %q is not a URL such as http://%s", beacon.Excerpt(o.server, 100), defaultListen)
+		}
+	}
+	level := new(slog.LevelVar)
+	level.Set(slog.LevelWarn)
+	if o.verbose {
+		level.Set(slog.LevelInfo)
+	}
+	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level}))
+
+	rt, err := o.moduleFlags.runtime(dirs, log)
+	if err != nil {
+		return err
+	}
+	var modules []loaded
+	var providers []beacon.Provider
+	closeModules := func() (err error) {
+		for _, m := range modules {
+			err = errors.Join(err, m.Close(context.WithoutCancel(ctx)))
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, closeModules()) }()
+	for _, p := range o.file.Providers {
+		m, err := load(ctx, rt, dirs, p.Source, p.Config, p.limits())
+		if err != nil {
+			return err
+		}
+		modules, providers = append(modules, m), append(providers, m.Module)
+	}
+	registry, err := beacon.NewRegistry(providers...)
+	if err != nil {
+		return err
+	}
+	store, err := staging.Open(dirs.staging)
+	if err != nil {
+		return usage(err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	server, embedded, err := o.findServer(ctx, log)
+	if err != nil {
+		return err
+	}
+	if embedded != nil {
+		defer func() { err = errors.Join(err, embedded.close()) }()
+	}
+	results, err := o.openOutbox(dirs, server, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, results.Close()) }()
+	if err := registry.Initialize(ctx); err != nil {
+		return err
+	}
+	o.announce(server, embedded != nil, modules)
+
+	download := staging.NewDownloader(0)
+	defer download.CloseIdle()
+	run := executor.New(registry, store, download, executor.Config{Log: log, LenientActions: o.file.LenientActions})
+	if !o.verbose && !o.wait {
+		// Until the first registration there is one thing to say: why not.
+		level.Set(slog.LevelError)
+	}
+	return o.serve(ctx, server, registry, run.Run, results, func() {
+		if !o.verbose {
+			level.Set(slog.LevelWarn)
+		}
+		o.invite(server, modules)
+	}, log)
+}
+
+// findServer decides where the work comes from: the server that was named, one
+// that answers in the usual place, or a hub of our own there.
+func (o *runOptions) findServer(ctx context.Context, log *slog.Logger) (string, *runningHub, error) {
+	if o.server != "" {
+		return o.server, nil, nil
+	}
+	usual := "http://" + o.listen
+	client, err := submit.New(submit.Config{ServerURL: usual})
+	if err != nil {
+		return "", nil, err
+	}
+	defer client.CloseIdle()
+	probe, cancel := context.WithTimeoutCause(ctx, 3*time.Second,
+		beacon.Errorf(beacon.Unreachable, "%s takes connections but does not answer: something else has the port; name a server with --server, or another address with --listen", o.listen))
+	defer cancel()
+	err = client.Status(probe)
+	switch {
+	case err == nil:
+		return usual, nil, nil
+	case isRefused(err):
+		h, err := startHub(ctx, o.listen, "", log)
+		if err != nil {
+			return "", nil, err
+		}
+		return h.url(), h, nil
+	case beacon.CodeOf(err) == beacon.Unreachable && probe.Err() == nil:
+		return "", nil, beacon.Errorf(beacon.Unreachable, "something else has the address %s (%w); name a server with --server, or another address with --listen", o.listen, err)
+	}
+	return "", nil, err
+}
+
+// announce says what is on offer.
+func (o *runOptions) announce(server string, embedded bool, modules []loaded) {
+	where := "server at"
+	if embedded {
+		where = "hub listening on"
+	}
+	fmt.Fprintf(o.out, "beacon: %s %s\n", where, server)
+	for _, m := range modules {
+		c := m.Capability()
+		names := make([]string, len(c.Actions))
+		for i, a := range c.Actions {
+			names[i] = a.Name
+		}
+		fmt.Fprintf(o.out, "beacon: %s offers the capability %s with the actions %s\n", m.Name(), c.Name, strings.Join(names, ", "))
+	}
+}
+
+// invite shows how to try it.
+func (o *runOptions) invite(server string, modules []loaded) {
+	for _, m := range modules {
+		if line := submitLine(server, m); line != "" {
+			fmt.Fprintf(o.out, "beacon: try it in another terminal:\n\n  %s\n\n", line)
+			return
+		}
+	}
+}
+
+// submitLine is a command that works when it is pasted: it shows the example
+// of the first action that has one, or the plainest call there is.
+func submitLine(server string, m loaded) string {
+	c := m.Capability()
+	words := []string{self(), "submit", "--server", server, "--capability", c.Name}
+	for _, a := range c.Actions {
+		if a.Example == nil {
+			continue
+		}
+		words = append(words, "--action", a.Name)
+		for name, value := range sorted(a.Example.Settings) {
+			words = append(words, "--set", name+"="+value)
+		}
+		if a.Example.Source != "" {
+			source := filepath.Join(m.folder, filepath.FromSlash(a.Example.Source))
+			if !filepath.IsLocal(a.Example.Source) || !isFile(source) {
+				continue
+			}
+			words = append(words, "--source", source)
+		}
+		if a.Example.Output != "" && filepath.IsLocal(a.Example.Output) {
+			words = append(words, "--output", filepath.Base(a.Example.Output))
+		}
+		return quote(words)
+	}
+	return quote(append(words, "--action", c.Actions[0].Name))
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// self is how the user can call this program again: by name if the shell finds
+// it, and the way that "go run" was called, since what that starts has a path
+// that nobody wants to see.
+func self() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return "beacon"
+	}
+	if found, err := exec.LookPath("beacon"); err == nil && sameFile(found, exe) {
+		return "beacon"
+	}
+	if strings.Contains(filepath.ToSlash(exe), "go-build") {
+		return "go run ./cmd/beacon"
+	}
+	return exe
+}
+
+func sameFile(a, b string) bool {
+	ia, erra := os.Stat(a)
+	ib, errb := os.Stat(b)
+	return erra == nil && errb == nil && os.SameFile(ia, ib)
+}
+
+// openOutbox opens the place where results wait until this server has them,
+// over restarts of the worker. It belongs to one name on one server.
+func (o *runOptions) openOutbox(dirs folders, server string, log *slog.Logger) (*outbox.Dir, error) {
+	key := sha256.Sum256([]byte(server + "\n" + o.name))
+	results, err := outbox.Open(filepath.Join(dirs.outbox, hex.EncodeToString(key[:8])), log)
+	if beacon.CodeOf(err) == beacon.Invalid {
+		return nil, usagef("a worker named %s serves %s on this machine already; give this one another --name", o.name, server)
+	}
+	if err != nil {
+		return nil, usage(err)
+	}
+	return results, nil
+}
+
+// serve is the worker's life.
+func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.Registry, execute beacon.Execute, results worker.Outbox, ready func(), log *slog.Logger) error {
+	registration, err := o.registration(registry)
+	if err != nil {
+		return err
+	}
+	cfg := session.Config{
+		ServerURL:         server,
+		Registration:      registration,
+		UserName:          o.file.UserName,
+		Password:          o.file.Password,
+		HeartbeatInterval: milliseconds(o.file.HeartbeatIntervalMs),
+		PollInterval:      milliseconds(o.file.PollIntervalMs),
+		Logger:            log,
+	}
+	dial := ways(cfg, o.transport, log)
+
+	// A worker that never got through to its server is a wrong call, not an
+	// outage: whoever started it wants to know.
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	var registered atomic.Bool
+	told := make(chan struct{})
+	stopping := context.AfterFunc(ctx, func() {
+		defer close(told)
+		if registered.Load() {
+			fmt.Fprintf(o.out, "beacon: stopping; what runs has %s to finish (interrupt again to end at once)\n", o.drain)
+		}
+	})
+	defer func() {
+		if !stopping() {
+			<-told
+		}
+	}()
+	err = worker.Run(ctx, dial, execute, worker.Config{
+		MaxConcurrent:     o.maxConcurrent,
+		ReconnectInterval: milliseconds(o.file.ReconnectIntervalMs),
+		DrainTimeout:      cmp.Or(o.drain, -1),
+		Outbox:            results,
+		Once:              o.once,
+		ExitIdle:          o.exitIdle,
+		MaxUptime:         o.maxUptime,
+		Logger:            log,
+		OnRegistered: func(id, transport string) {
+			fmt.Fprintf(o.out, "beacon: registered as %s over %s, ready for work (%d at once)\n", id, transport, o.maxConcurrent)
+			if registered.CompareAndSwap(false, true) {
+				ready()
+				goruntime.GC() // what loading took is not needed any more
+			}
+		},
+		OnLost: func(err error) {
+			if !registered.Load() && !o.wait {
+				giveUp(err)
+				return
+			}
+			log.Warn("no link to the server; trying again", "err", err)
+		},
+	})
+	if !registered.Load() {
+		return never(server, cmp.Or(err, context.Cause(ctx)))
+	}
+	if err == nil {
+		fmt.Fprintln(o.out, "beacon: stopped")
+	}
+	return err
+}
+
+// never words why a worker never got through to its server.
+func never(server string, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return &coded{exitInterrupted, fmt.Errorf("stopped before %s had taken the registration", server)}
+	}
+	return &coded{exitServer, fmt.Errorf("cannot register with %s: %s", server, strings.ReplaceAll(err.Error(), "\n", "; "))}
+}
+
+// registration is what the worker tells about itself.
+func (o *runOptions) registration(registry *beacon.Registry) (protocol.Registration, error) {
+	r := protocol.NewRegistration(o.name, o.maxConcurrent, registry.Capabilities())
+	if o.file.Tags != nil {
+		r.Tags = o.file.Tags
+	}
+	r.Contexts, r.Operations, r.BindAddresses = o.file.Contexts, o.file.Operations, o.file.BindAddresses
+	r.JoinSecret = o.file.JoinSecret
+	if r.HostID = o.file.HostID; r.HostID == "" {
+		// A host without a name is none that a server could match.
+		r.HostID, _ = os.Hostname()
+	}
+	mounts, err := session.SharedMounts(o.file.SharedMounts...)
+	r.SharedMounts = mounts
+	return r, err
+}
+
+// ways are how the worker may connect, the best first.
+func ways(cfg session.Config, choice string, log *slog.Logger) transport.Dial {
+	switch choice {
+	case "ws":
+		return ws.Dial(cfg)
+	case "http":
+		return poll.Dial(cfg)
+	}
+	return fallback.Dial(fallback.Config{Logger: log},
+		fallback.Way{Name: "websocket", Dial: ws.Dial(cfg), Probe: ws.Probe(cfg)},
+		fallback.Way{Name: "http", Dial: poll.Dial(cfg)},
+	)
+}

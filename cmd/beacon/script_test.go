@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets the scripts call this program as "beacon": the same code that
+// main runs, in a process of its own.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"beacon": main})
+}
+
+func TestScripts(t *testing.T) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The scripts have a home of their own; compilers keep their caches.
+	goCache := os.Getenv("GOCACHE")
+	if goCache == "" {
+		goCache = filepath.Join(cache, "go-build")
+	}
+	compiled := t.TempDir()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			// up VARIABLE PREFIX ARGUMENT...: starts beacon in the background, waits
+			// for a line with the prefix, and keeps the word after it. At the end of
+			// the script the process is interrupted and must end well.
+			"up": up,
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GOCACHE", goCache)
+			e.Setenv("BEACON_CACHE_DIR", compiled)
+			e.Setenv("BEACON_STAGING_PATH", filepath.Join(e.WorkDir, "staging"))
+			e.Setenv("MODULES", filepath.Join(mustAbs(t, "testdata"), "modules"))
+			return nil
+		},
+	})
+}
+
+func up(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: up VARIABLE PREFIX ARGUMENT...")
+	}
+	self, err := os.Executable()
+	ts.Check(err)
+	cmd := exec.Command(self, args[2:]...)
+	cmd.Args[0] = "beacon"
+	cmd.Dir = ts.Getenv("WORK")
+	for _, name := range []string{"PATH", "HOME", "GOCACHE", "BEACON_CACHE_DIR", "TMPDIR"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	cmd.Env = append(cmd.Env, "BEACON_STAGING_PATH="+ts.Getenv("BEACON_STAGING_PATH"))
+	read, write, err := os.Pipe()
+	ts.Check(err)
+	cmd.Stdout, cmd.Stderr = write, write
+	ts.Check(cmd.Start())
+	ts.Check(write.Close())
+	drained := make(chan struct{})
+	ts.Defer(func() {
+		ts.Check(cmd.Process.Signal(os.Interrupt))
+		ts.Check(cmd.Wait())
+		<-drained
+		ts.Check(read.Close())
+	})
+	said := bufio.NewScanner(read)
+	for said.Scan() {
+		ts.Logf("%s", said.Text())
+		if rest, ok := strings.CutPrefix(said.Text(), args[1]); ok {
+			word, _, _ := strings.Cut(rest, " ")
+			ts.Setenv(args[0], word)
+			break
+		}
+	}
+	go func() {
+		defer close(drained)
+		for said.Scan() {
+			continue
+		}
+	}()
+}
+
+func mustAbs(t *testing.T, path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return abs
+}

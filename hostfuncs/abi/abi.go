@@ -1,0 +1,364 @@
+// Package abi is the border between guest and host: it turns the raw numbers
+// of a call from a WebAssembly guest into checked Go values, runs the host
+// function, and turns what comes back into the guest's numbers.
+//
+// It is the only place where a guest's pointer is looked at. A host function
+// declares what its parameters are; before it runs, every pointer and length
+// has been checked against the guest's memory and against a limit, and the
+// function sees byte slices. It never allocates in the guest, and it never
+// calls into the guest: a guest that could be re-entered could recurse through
+// the host without end.
+package abi
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+)
+
+// An Errno is what a host function answers; 0 is success. The numbers belong
+// to the module's interface: WASI has its list, beacon_v1 has its own.
+type Errno uint32
+
+// A Stop ends the guest when a host function panics with it: for a work item
+// that is over, a limit that was hit, an exit. The guest unwinds at once and
+// its instance must be thrown away.
+type Stop struct{ Cause error }
+
+func (s *Stop) Error() string { return s.Cause.Error() }
+
+// Unwrap returns the cause.
+func (s *Stop) Unwrap() error { return s.Cause }
+
+type kind uint8
+
+const (
+	kindI32 kind = iota
+	kindI64
+	kindF64
+	kindIn
+	kindPrefix
+	kindOut
+	kindCell
+	kindVectors
+	kindPointer
+)
+
+// A Param is one parameter of a host function.
+type Param struct {
+	kind  kind
+	limit uint32 // bytes, or number of vectors
+}
+
+// Numbers pass as they are.
+var (
+	I32 = Param{kind: kindI32}
+	I64 = Param{kind: kindI64}
+	F64 = Param{kind: kindF64}
+)
+
+// In is a pointer and a length: bytes that the host reads, at most limit.
+func In(limit uint32) Param { return Param{kindIn, limit} }
+
+// Prefix is like In, but of a longer one only the first limit bytes are read.
+func Prefix(limit uint32) Param { return Param{kindPrefix, limit} }
+
+// Out is a pointer and a length: a buffer that the host fills. A longer one
+// than limit is used up to the limit.
+func Out(limit uint32) Param { return Param{kindOut, limit} }
+
+// Cell is a pointer to size bytes that the host fills.
+func Cell(size uint32) Param { return Param{kindCell, size} }
+
+// Vectors is a pointer and a count of (pointer, length) pairs, at most limit
+// of them: WASI's scattered buffers.
+func Vectors(limit uint32) Param { return Param{kindVectors, limit} }
+
+// Pointer is a pointer to bytes whose number only the function knows, when it
+// runs: it gets them with View, which checks it.
+var Pointer = Param{kind: kindPointer}
+
+// MaxVectorBytes bounds what one call may move through Vectors, so that a
+// guest cannot make one call last for ever by naming the same bytes often.
+// Longer ones are cut, which WASI allows: the call reports a short count.
+const MaxVectorBytes = 8 << 20
+
+const maxParams = 9 // path_open has the most
+
+// A Function is one host function of an interface whose per-item state is S.
+type Function[S any] struct {
+	Name   string
+	Params []Param
+	// NoResult is for the few functions that return nothing.
+	NoResult bool
+	Func     func(S, *Call) Errno
+}
+
+// An Interface is a set of host functions under one import name.
+type Interface[S any] struct {
+	// Name is the import module's name; it contains the version.
+	Name      string
+	Functions []Function[S]
+	// Fault answers a pointer outside of the guest's memory, Long a length over
+	// the limit.
+	Fault, Long Errno
+	// Enter runs before each call. An error stops the guest.
+	Enter func(S, context.Context) error
+}
+
+type stateKey[S any] struct{}
+
+// WithState gives the guest that is called with the returned context its state.
+func WithState[S any](ctx context.Context, state S) context.Context {
+	return context.WithValue(ctx, stateKey[S]{}, state)
+}
+
+// State returns what WithState put into the context.
+func State[S any](ctx context.Context) (S, bool) {
+	state, ok := ctx.Value(stateKey[S]{}).(S)
+	return state, ok
+}
+
+// A Call is one call of a host function: its parameters, checked. The slices
+// are the guest's own memory: they are valid until the function returns, and
+// whatever is kept must be copied.
+type Call struct {
+	Ctx     context.Context
+	numbers [maxParams]uint64
+	bytes   [maxParams][]byte
+	vectors [][]byte
+	memory  api.Memory
+}
+
+// U32 returns parameter i, an I32, as an unsigned number.
+func (c *Call) U32(i int) uint32 { return uint32(c.numbers[i]) }
+
+// U64 returns parameter i, an I64, as an unsigned number.
+func (c *Call) U64(i int) uint64 { return c.numbers[i] }
+
+// I64 returns parameter i, an I64.
+func (c *Call) I64(i int) int64 { return int64(c.numbers[i]) }
+
+// F64 returns parameter i, an F64.
+func (c *Call) F64(i int) float64 { return math.Float64frombits(c.numbers[i]) }
+
+// Bytes returns parameter i, an In, Prefix, Out or Cell.
+func (c *Call) Bytes(i int) []byte { return c.bytes[i] }
+
+// Text returns a copy of parameter i, an In or Prefix, as a string.
+func (c *Call) Text(i int) string { return string(c.bytes[i]) }
+
+// Vectors returns the buffers of the call's Vectors parameter.
+func (c *Call) Vectors() [][]byte { return c.vectors }
+
+// View returns the size bytes at parameter i, a Pointer. It is false when they
+// are not all in the guest's memory.
+func (c *Call) View(i int, size uint32) ([]byte, bool) {
+	return view(c.memory, uint32(c.numbers[i]), size)
+}
+
+// PutU32 stores a number in parameter i, a Cell of 4 bytes.
+func (c *Call) PutU32(i int, v uint32) { binary.LittleEndian.PutUint32(c.bytes[i], v) }
+
+// PutU64 stores a number in parameter i, a Cell of 8 bytes.
+func (c *Call) PutU64(i int, v uint64) { binary.LittleEndian.PutUint64(c.bytes[i], v) }
+
+// check resolves the parameters from the stack. ok is false where errno says why.
+func (c *Call) check(params []Param, mem api.Memory, stack []uint64, fault, long Errno) (errno Errno, ok bool) {
+	at := 0
+	for i, p := range params {
+		first := stack[at]
+		at++
+		switch p.kind {
+		case kindI32, kindI64, kindF64, kindPointer:
+			c.numbers[i] = first
+			continue
+		}
+		size := p.limit
+		if p.kind != kindCell {
+			size = uint32(stack[at])
+			at++
+		}
+		switch p.kind {
+		case kindIn:
+			if size > p.limit {
+				return long, false
+			}
+		case kindPrefix, kindOut:
+			size = min(size, p.limit)
+		case kindVectors:
+			if size > p.limit {
+				return long, false
+			}
+			if !c.gather(mem, uint32(first), size) {
+				return fault, false
+			}
+			continue
+		}
+		if c.bytes[i], ok = view(mem, uint32(first), size); !ok {
+			return fault, false
+		}
+	}
+	return 0, true
+}
+
+// view returns the guest's bytes. The capacity is cut, so that an append in a
+// host function cannot write on into the guest's memory.
+func view(mem api.Memory, offset, size uint32) ([]byte, bool) {
+	if mem == nil {
+		return nil, false
+	}
+	b, ok := mem.Read(offset, size)
+	return b[:len(b):len(b)], ok
+}
+
+func (c *Call) gather(mem api.Memory, offset, count uint32) bool {
+	table, ok := view(mem, offset, count*8) // count is at most a few thousand
+	if !ok {
+		return false
+	}
+	left := uint32(MaxVectorBytes)
+	for ; len(table) > 0; table = table[8:] {
+		size := binary.LittleEndian.Uint32(table[4:])
+		b, ok := view(mem, binary.LittleEndian.Uint32(table), size)
+		if !ok {
+			return false
+		}
+		size = min(size, left)
+		b = b[:size:size]
+		left -= size
+		if len(b) > 0 {
+			c.vectors = append(c.vectors, b)
+		}
+	}
+	return true
+}
+
+// usesMemory reports whether the function has a pointer.
+func (f Function[S]) usesMemory() bool {
+	return slices.ContainsFunc(f.Params, func(p Param) bool {
+		return p.kind != kindI32 && p.kind != kindI64 && p.kind != kindF64
+	})
+}
+
+func (f Function[S]) types() (params, results []api.ValueType) {
+	for _, p := range f.Params {
+		switch p.kind {
+		case kindI64:
+			params = append(params, api.ValueTypeI64)
+		case kindF64:
+			params = append(params, api.ValueTypeF64)
+		case kindI32, kindCell, kindPointer:
+			params = append(params, api.ValueTypeI32)
+		case kindIn, kindPrefix, kindOut, kindVectors:
+			params = append(params, api.ValueTypeI32, api.ValueTypeI32)
+		}
+	}
+	if !f.NoResult {
+		results = []api.ValueType{api.ValueTypeI32}
+	}
+	return params, results
+}
+
+// Signatures gives the types of all functions by name.
+func (x Interface[S]) Signatures() map[string]Signature {
+	all := make(map[string]Signature, len(x.Functions))
+	for _, f := range x.Functions {
+		params, results := f.types()
+		all[f.Name] = Signature{params, results, f.usesMemory()}
+	}
+	return all
+}
+
+// A Signature is the type of a host function.
+type Signature struct {
+	Params, Results []api.ValueType
+	// Memory is true of a function with pointers: its guest needs a memory.
+	Memory bool
+}
+
+// Instantiate offers the interface to the guests of r.
+func (x Interface[S]) Instantiate(ctx context.Context, r wazero.Runtime) error {
+	pool := &sync.Pool{New: func() any { return new(Call) }}
+	builder := r.NewHostModuleBuilder(x.Name)
+	for _, f := range x.Functions {
+		if len(f.Params) > maxParams {
+			return fmt.Errorf("host function %s.%s has %d parameters, limit %d", x.Name, f.Name, len(f.Params), maxParams)
+		}
+		params, results := f.types()
+		builder = builder.NewFunctionBuilder().
+			WithGoModuleFunction(x.adapter(f, pool), params, results).
+			Export(f.Name)
+	}
+	if _, err := builder.Instantiate(ctx); err != nil {
+		return fmt.Errorf("offer host functions %s: %w", x.Name, err)
+	}
+	return nil
+}
+
+func (x Interface[S]) adapter(f Function[S], pool *sync.Pool) api.GoModuleFunc {
+	usesMemory := f.usesMemory()
+	return func(ctx context.Context, mod api.Module, stack []uint64) {
+		state, ok := State[S](ctx)
+		if !ok {
+			panic(&Stop{fmt.Errorf("host function %s.%s was called outside of a work item", x.Name, f.Name)})
+		}
+		if x.Enter != nil {
+			if err := x.Enter(state, ctx); err != nil {
+				panic(&Stop{err})
+			}
+		}
+		c, _ := pool.Get().(*Call) // the pool holds nothing else
+		defer func() {
+			clear(c.vectors) // a pooled call points into no guest
+			*c = Call{vectors: c.vectors[:0]}
+			pool.Put(c)
+			if fault := recover(); fault != nil {
+				panic(stopOf(fault, x.Name, f.Name))
+			}
+		}()
+		c.Ctx = ctx
+		if usesMemory {
+			c.memory = memoryOf(mod)
+		}
+		errno, ok := c.check(f.Params, c.memory, stack, x.Fault, x.Long)
+		if ok {
+			errno = f.Func(state, c)
+		}
+		if !f.NoResult {
+			stack[0] = uint64(errno)
+		}
+	}
+}
+
+// memoryOf returns nil for a module without memory, where the engine has a nil
+// pointer in the interface.
+func memoryOf(mod api.Module) api.Memory {
+	if mem := mod.Memory(); mem != nil && !reflect.ValueOf(mem).IsNil() {
+		return mem
+	}
+	return nil
+}
+
+// ErrHost marks a fault of the host itself in a host function.
+var ErrHost = errors.New("host function failed")
+
+// stopOf keeps a Stop and turns any other panic, which is a fault of ours,
+// into one: wazero would put our stack and paths into the error's text.
+func stopOf(fault any, module, name string) *Stop {
+	if err, ok := fault.(error); ok {
+		var stop *Stop
+		if errors.As(err, &stop) {
+			return stop
+		}
+	}
+	return &Stop{fmt.Errorf("%w: %s.%s: %v", ErrHost, module, name, fault)}
+}

@@ -1,0 +1,231 @@
+// Package hostfuncs is the host's end of the guest interface beacon_v1. ABI.md
+// beside it is normative; a function here does what it says there and nothing
+// else. Pointers are checked by package abi before a function runs.
+package hostfuncs
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hostfuncs/abi"
+)
+
+// Name is the import module's name; it contains the version.
+const Name = "beacon_v1"
+
+// The error numbers of ABI.md.
+const (
+	ok abi.Errno = iota
+	fault
+	invalid
+	notFound
+	rangeError
+	denied
+	limit
+	canceled
+	ioError
+	badDescriptor
+	exists
+	notNow
+)
+
+// Limits of single parameters, from ABI.md.
+const (
+	maxName    = 1 << 10
+	maxPath    = 4 << 10
+	maxMessage = 4 << 10
+	maxLog     = 64 << 10
+	maxOutput  = 16 << 20
+	maxChunk   = 8 << 20
+	maxBuffer  = math.MaxUint32
+)
+
+// Interface lists the host functions of beacon_v1.
+func Interface() abi.Interface[*Item] {
+	return abi.Interface[*Item]{
+		Name:  Name,
+		Fault: fault,
+		Long:  limit,
+		Enter: (*Item).Count,
+		Functions: []abi.Function[*Item]{
+			{Name: "work_item", Params: []abi.Param{abi.Out(maxBuffer), abi.Cell(4)}, Func: workItem},
+			{Name: "settings", Params: []abi.Param{abi.Out(maxBuffer), abi.Cell(4)}, Func: settings},
+			{Name: "setting", Params: []abi.Param{abi.In(maxName), abi.Out(maxBuffer), abi.Cell(4)}, Func: setting},
+			{Name: "config", Params: []abi.Param{abi.In(maxName), abi.Out(maxBuffer), abi.Cell(4)}, Func: config},
+			{Name: "progress", Params: []abi.Param{abi.F64, abi.I32, abi.I32, abi.Prefix(maxMessage)}, Func: progress},
+			{Name: "log", Params: []abi.Param{abi.I32, abi.Prefix(maxLog)}, Func: log},
+			{Name: "output", Params: []abi.Param{abi.In(maxName), abi.In(maxOutput)}, Func: output},
+			{Name: "fail", Params: []abi.Param{abi.Prefix(maxMessage)}, Func: fail},
+			{Name: "describe", Params: []abi.Param{abi.In(maxManifest)}, Func: describe},
+			{Name: "remaining", Params: []abi.Param{abi.Cell(8)}, Func: remaining},
+			{Name: "cancelled", Func: cancelled},
+			{Name: "file_open", Params: []abi.Param{abi.In(maxPath), abi.I32, abi.Cell(4)}, Func: fileOpen},
+			{Name: "file_read", Params: []abi.Param{abi.I32, abi.Out(maxChunk), abi.Cell(4)}, Func: fileRead},
+			{Name: "file_write", Params: []abi.Param{abi.I32, abi.Prefix(maxChunk), abi.Cell(4)}, Func: fileWrite},
+			{Name: "file_seek", Params: []abi.Param{abi.I32, abi.I64, abi.I32, abi.Cell(8)}, Func: fileSeek},
+			{Name: "file_size", Params: []abi.Param{abi.I32, abi.Cell(8)}, Func: fileSize},
+			{Name: "file_close", Params: []abi.Param{abi.I32}, Func: fileClose},
+			{Name: "file_list", Params: []abi.Param{abi.In(maxPath), abi.Out(maxBuffer), abi.Cell(4)}, Func: fileList},
+		},
+	}
+}
+
+// fill answers with data the way of all functions that fill a buffer: Out at
+// buffer, its size at buffer+1.
+func fill(c *abi.Call, buffer int, data []byte) abi.Errno {
+	c.PutU32(buffer+1, uint32(len(data)))
+	if len(data) > len(c.Bytes(buffer)) {
+		return rangeError
+	}
+	copy(c.Bytes(buffer), data)
+	return ok
+}
+
+// text is a parameter that is text.
+func text(c *abi.Call, parameter int) string {
+	return strings.ToValidUTF8(c.Text(parameter), "\uFFFD")
+}
+
+func workItem(i *Item, c *abi.Call) abi.Errno {
+	if i.job == nil {
+		return notNow
+	}
+	raw, err := i.itemJSON()
+	if err != nil {
+		return ioError
+	}
+	return fill(c, 0, raw)
+}
+
+func settings(i *Item, c *abi.Call) abi.Errno {
+	if i.job == nil {
+		return notNow
+	}
+	return fillObject(c, 0, i.job.Item.Settings)
+}
+
+func setting(i *Item, c *abi.Call) abi.Errno {
+	if i.job == nil {
+		return notNow
+	}
+	return fillText(c, i.job.Item.Settings)
+}
+
+func config(i *Item, c *abi.Call) abi.Errno {
+	if len(c.Bytes(0)) == 0 {
+		return fillObject(c, 1, i.config)
+	}
+	return fillText(c, i.config)
+}
+
+func fillObject(c *abi.Call, buffer int, s beacon.Settings) abi.Errno {
+	if s == nil {
+		s = beacon.Settings{}
+	}
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return invalid
+	}
+	return fill(c, buffer, raw)
+}
+
+func fillText(c *abi.Call, s beacon.Settings) abi.Errno {
+	name := text(c, 0)
+	raw, present := s[name]
+	if !present || string(raw) == "null" {
+		return notFound
+	}
+	return fill(c, 1, []byte(s.Text(name)))
+}
+
+func progress(i *Item, c *abi.Call) abi.Errno {
+	if i.job == nil {
+		return notNow
+	}
+	p := beacon.Progress{
+		Message:    excerpt(c.Text(3), maxMessage),
+		Step:       int(max(0, int32(c.U32(1)))),
+		TotalSteps: int(max(0, int32(c.U32(2)))),
+	}
+	if percent := c.F64(0); !math.IsNaN(percent) {
+		p.Percent, p.HasPercent = min(max(percent, 0), 100), true
+	}
+	i.job.Progress(p)
+	return ok
+}
+
+var levels = [...]string{"debug: ", "", "warning: ", "error: "}
+
+func log(i *Item, c *abi.Call) abi.Errno {
+	if c.U32(0) >= uint32(len(levels)) {
+		return invalid
+	}
+	i.log.flush() // what standard error has left open is a line of its own
+	for line := range strings.Lines(c.Text(1)) {
+		i.log.write([]byte(levels[c.U32(0)] + strings.TrimSuffix(line, "\n") + "\n"))
+	}
+	return ok
+}
+
+func output(i *Item, c *abi.Call) abi.Errno {
+	if i.job == nil {
+		return notNow
+	}
+	name, value := text(c, 0), json.RawMessage(text(c, 1))
+	if name == "" || !json.Valid(value) {
+		return invalid
+	}
+	// A small output costs more than its bytes.
+	cost := outputCost + len(name) + len(value)
+	if err := i.charge(cost - i.costs[name]); err != nil {
+		panic(&abi.Stop{Cause: err})
+	}
+	if i.outputs == nil {
+		i.outputs, i.costs = beacon.Outputs{}, map[string]int{}
+	}
+	i.outputs[name], i.costs[name] = plainValue(name, value), cost
+	return ok
+}
+
+// plainValue decodes the values that the host itself looks at.
+func plainValue(name string, value json.RawMessage) any {
+	if name == beacon.OutputExitCode {
+		var code float64
+		if json.Unmarshal(value, &code) == nil && code == math.Trunc(code) && math.Abs(code) <= math.MaxUint32 {
+			return int(code)
+		}
+	}
+	return value
+}
+
+func fail(i *Item, c *abi.Call) abi.Errno {
+	i.failure = excerpt(text(c, 0), maxMessage)
+	return ok
+}
+
+func describe(i *Item, c *abi.Call) abi.Errno {
+	if !i.describing {
+		return notNow
+	}
+	i.manifest = append([]byte{}, c.Bytes(0)...)
+	return ok
+}
+
+func remaining(i *Item, c *abi.Call) abi.Errno {
+	left := uint64(math.MaxUint64)
+	if !i.deadline.IsZero() {
+		left = uint64(max(0, time.Until(i.deadline).Milliseconds()))
+	}
+	c.PutU64(0, left)
+	return ok
+}
+
+func cancelled(i *Item, _ *abi.Call) abi.Errno {
+	if i.cancel.Load() {
+		return canceled
+	}
+	return ok
+}

@@ -1,0 +1,243 @@
+package hub
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/protocol"
+)
+
+// Bounds on requests. Results may be large, since their output files travel in
+// them.
+const (
+	mostBody    = 1 << 20
+	mostResult  = 128 << 20
+	bodyTimeout = time.Minute // for a JSON body to come in
+	sendTimeout = time.Minute // for a reply, or a part of a stream, to go out
+)
+
+// A route is one endpoint. In its pattern a segment that starts with a colon
+// stands for any one segment of a path; the handler gets those, decoded.
+type route struct {
+	method  string
+	pattern []string
+	serve   func(reply responder, r *http.Request, args []string)
+}
+
+func (h *Hub) table() []route {
+	on := func(methodAndPath string, serve func(responder, *http.Request, []string)) route {
+		method, path, _ := strings.Cut(methodAndPath, " ")
+		return route{method, strings.Split(path, "/")[1:], serve}
+	}
+	// Earlier routes win where two fit.
+	return []route{
+		on("POST /1.0/Authenticate", h.authenticate),
+		on("GET /1.0/CheckSession", h.checkSession),
+		on("GET /1.0/Deauthenticate", h.deauthenticate),
+		on("POST /1.0/Deauthenticate", h.deauthenticate),
+		on("GET /status", h.status),
+
+		on("POST /Beacon/Register", h.register),
+		on("POST /Beacon/Work/Poll", h.poll),
+		on("POST /Beacon/Work/Complete/Batch", h.completeBatch),
+		on("POST /Beacon/Work/Progress/Batch", h.progressBatch),
+		on("POST /Beacon/Work/:hash/Complete", h.complete),
+		on("POST /Beacon/Work/:hash/Error", h.fail),
+		on("POST /Beacon/Work/:hash/Progress", h.progress),
+		on("POST /Beacon/Work/:hash/Upload", h.uploadResult),
+		on("POST /Beacon/:id/Heartbeat", h.heartbeat),
+
+		on("POST /Beacon/Work/Dispatch", h.dispatch),
+		on("POST /Beacon/Work/DispatchStream", h.dispatchStream),
+		on("POST /Beacon/Work/Enqueue", h.enqueue),
+		on("POST /Beacon/Work/:hash/Cancel", h.cancel),
+		on("GET /Beacon/Work/:hash/Events", h.events),
+		on("GET /Beacon/Work/:hash", h.work),
+		on("GET /Beacon/Work", h.listWork),
+		on("GET /Beacon/Capabilities", h.capabilities),
+		on("GET /Beacon/Actions", h.listActions),
+		on("GET /Beacon/Affinity", h.affinity),
+		on("GET /Beacon/Queue", h.queueView),
+
+		on("POST /Beacon/File", h.upload),
+		on("PUT /Beacon/File", h.upload),
+		on("GET /Beacon/File/:id/:name", h.download),
+
+		on("GET /Beacon", h.listBeacons),
+		on("GET /Beacon/:id", h.beacon),
+		on("DELETE /Beacon/:id", h.deregister),
+	}
+}
+
+// route finds the endpoint. Segments are decoded one by one, so that a hash may
+// hold slashes and dots.
+func (h *Hub) route(reply responder, r *http.Request) {
+	path := strings.Split(strings.TrimPrefix(r.URL.EscapedPath(), "/"), "/")
+	if len(path) > 1 && path[len(path)-1] == "" {
+		path = path[:len(path)-1]
+	}
+	for i, segment := range path {
+		decoded, err := url.PathUnescape(segment)
+		if err != nil || !utf8.ValidString(decoded) {
+			reply.problem(http.StatusBadRequest, "BadRequest", "The path is not percent-encoded UTF-8.")
+			return
+		}
+		path[i] = decoded
+	}
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	var allowed []string
+	for _, route := range h.routes {
+		args, ok := match(route.pattern, path)
+		switch {
+		case !ok:
+		case route.method == method:
+			route.serve(reply, r, args)
+			return
+		case !slices.Contains(allowed, route.method):
+			allowed = append(allowed, route.method)
+		}
+	}
+	if allowed != nil {
+		reply.w.Header().Set("Allow", strings.Join(allowed, ", "))
+		reply.problem(http.StatusMethodNotAllowed, "MethodNotAllowed", r.Method+" is not allowed")
+		return
+	}
+	reply.problem(http.StatusNotFound, "ResourceNotFound", beacon.Excerpt(r.URL.Path, 200)+" does not exist")
+}
+
+func match(pattern, path []string) ([]string, bool) {
+	if len(pattern) != len(path) {
+		return nil, false
+	}
+	var args []string
+	for i, want := range pattern {
+		switch {
+		case strings.HasPrefix(want, ":") && path[i] != "":
+			args = append(args, path[i])
+		case want != path[i]:
+			return nil, false
+		}
+	}
+	return args, true
+}
+
+// foreign says why a request may not have been meant by whoever's browser sent
+// it: it came for a name that is not this hub's, or from another site's page.
+func (h *Hub) foreign(r *http.Request) string {
+	host := hostname(r.Host)
+	if _, err := netip.ParseAddr(host); err != nil && host != "localhost" && !strings.HasSuffix(host, ".localhost") && !h.hosts[host] {
+		return fmt.Sprintf("This hub does not go by the name %q. Use its IP address, or add the name to its allowed hosts.", beacon.Excerpt(host, 100))
+	}
+	if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		return "Requests from pages of other sites are refused."
+	}
+	for _, origin := range r.Header.Values("Origin") {
+		u, err := url.Parse(origin)
+		if err != nil || !strings.EqualFold(u.Host, r.Host) {
+			return "Requests from pages of other sites are refused."
+		}
+	}
+	return ""
+}
+
+// hostname is a Host header without port, brackets and final dot.
+func hostname(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+}
+
+// A responder answers one request.
+type responder struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+// limit bounds the time that what is written next may take; 0 lifts it. Where
+// the connection knows no deadlines there is none.
+func (p responder) limit(d time.Duration) {
+	deadline := time.Time{}
+	if d > 0 {
+		deadline = time.Now().Add(d)
+	}
+	_ = p.control.SetWriteDeadline(deadline)
+}
+
+// patience bounds the time for the body to come in; 0 lifts it.
+func (p responder) patience(d time.Duration) {
+	deadline := time.Time{}
+	if d > 0 {
+		deadline = time.Now().Add(d)
+	}
+	_ = p.control.SetReadDeadline(deadline)
+}
+
+func (p responder) json(status int, body any) {
+	raw, err := protocol.Encode(body)
+	if err != nil {
+		status, raw = http.StatusInternalServerError, []byte(`{"Error":"The answer cannot be encoded."}`)
+	}
+	p.w.Header().Set("Content-Type", "application/json")
+	p.w.Header().Set("Content-Length", fmt.Sprint(len(raw)))
+	p.w.Header().Set("X-Content-Type-Options", "nosniff")
+	p.limit(sendTimeout)
+	p.w.WriteHeader(status)
+	_, _ = p.w.Write(raw) // who does not wait for the answer does not get it
+}
+
+func (p responder) error(status int, message string) {
+	p.json(status, map[string]any{"Error": message})
+}
+
+// problem answers in the form of the real server's framework, which is not that
+// of its endpoints, and theirs.
+func (p responder) problem(status int, code, message string) {
+	p.json(status, map[string]any{"code": code, "message": message, "Error": message})
+}
+
+// body reads a JSON object. An empty body is an empty object; bytes that are
+// not UTF-8 are replaced. When it returns false the request is answered.
+func (p responder) body(r *http.Request, most int64, into any) bool {
+	p.patience(bodyTimeout)
+	raw, err := io.ReadAll(http.MaxBytesReader(p.w, r.Body, most))
+	p.patience(0)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		p.problem(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", fmt.Sprintf("The body is over the limit of %d bytes.", most))
+		return false
+	case err != nil:
+		p.problem(http.StatusBadRequest, "BadRequest", "The body did not arrive in full.")
+		return false
+	case len(raw) == 0:
+		return true
+	}
+	if !utf8.Valid(raw) {
+		raw = []byte(strings.ToValidUTF8(string(raw), "\uFFFD"))
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		var mistyped *json.UnmarshalTypeError
+		text := "Invalid JSON: " + err.Error()
+		if errors.As(err, &mistyped) {
+			text = fmt.Sprintf("Invalid JSON: %s cannot be a %s.", beacon.Excerpt(mistyped.Field, 100), mistyped.Value)
+		}
+		p.problem(http.StatusBadRequest, "InvalidContent", text)
+		return false
+	}
+	return true
+}

@@ -1,0 +1,88 @@
+package beacon
+
+import (
+	"context"
+	"os"
+)
+
+// A Job is a work item as a provider sees it: resolved, staged and bounded.
+// A provider keeps nothing of it after Run returns.
+type Job struct {
+	// Item is the work item; its Action is one that the provider declared.
+	Item WorkItem
+	// Dir is the item's own directory, empty but for the staged source. It is
+	// never nil, it is removed when the item ends, and everything a provider
+	// does with files on an item's behalf goes through it.
+	Dir *os.Root
+	// Source and Output are names in Dir: the staged source, and where the
+	// output is expected. Empty when the item has none.
+	Source string
+	Output string
+	// OnProgress receives what Progress is given; nil drops it.
+	OnProgress func(Progress)
+}
+
+// Progress reports how far the job has come. It may be called from any
+// goroutine of the provider while Run runs, as often as it likes: whoever
+// started the job throttles.
+func (j *Job) Progress(p Progress) {
+	if j.OnProgress != nil {
+		j.OnProgress(p)
+	}
+}
+
+// Progress is a provider's note on how far it has come. All parts are optional.
+type Progress struct {
+	// Percent is 0 to 100; HasPercent tells 0 from unknown.
+	Percent    float64
+	HasPercent bool
+	Message    string
+	// Step counts from 1 to TotalSteps; 0 means unknown.
+	Step       int
+	TotalSteps int
+	// Log lines are appended to the item's log.
+	Log []string
+}
+
+// Outputs are the named values that a provider hands back. Values must be
+// representable in JSON; byte slices become base64.
+type Outputs map[string]any
+
+// Names of the outputs that every Ultravisor task type knows.
+const (
+	OutputStdOut   = "StdOut"   // text: what the work printed
+	OutputExitCode = "ExitCode" // number: 0 for success
+	OutputResult   = "Result"   // the primary value
+)
+
+// A Result is what became of a work item: outputs and log lines.
+type Result struct {
+	Outputs Outputs
+	Log     []string
+}
+
+// ExitCode returns the exit code among the outputs, 0 when there is none.
+func (r Result) ExitCode() int {
+	switch code := r.Outputs[OutputExitCode].(type) {
+	case int:
+		return code
+	case int32:
+		return int(code)
+	case int64:
+		return int(code)
+	case float64:
+		return int(code)
+	}
+	return 0
+}
+
+// Failure makes the result of an item that could not be carried out although
+// no provider failed: an unknown capability, a download that did not work.
+// Servers see it as completed with a non-zero exit code and do not retry it.
+func Failure(message string, log ...string) Result {
+	return Result{Outputs: Outputs{OutputStdOut: message, OutputExitCode: -1, OutputResult: ""}, Log: log}
+}
+
+// Execute runs one work item to its end and says what became of it. An error
+// means that the provider failed; the result's log is valid even then.
+type Execute func(ctx context.Context, item WorkItem, onProgress func(Progress)) (Result, error)

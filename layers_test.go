@@ -1,0 +1,97 @@
+package beacon_test
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// layers says which of our packages each package may import: data flows from
+// transport to provider, and only the command sees everything. Test files may
+// import anything.
+var layers = map[string][]string{
+	"":                   {},
+	"protocol":           {""},
+	"transport":          {""},
+	"transport/session":  {"", "protocol", "transport"},
+	"transport/ws":       {"", "protocol", "transport", "transport/session"},
+	"transport/poll":     {"", "protocol", "transport", "transport/session"},
+	"transport/fallback": {"", "transport"},
+	"worker":             {"", "transport"},
+	"worker/outbox":      {"", "worker"},
+	"service": {
+		"", "executor", "protocol", "staging",
+		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker",
+	},
+	"staging":                {"", "guestfs"},
+	"executor":               {"", "staging"},
+	"guestfs":                {},
+	"hostfuncs/abi":          {},
+	"hostfuncs/wasi":         {"guestfs", "hostfuncs/abi"},
+	"hostfuncs":              {"", "guestfs", "hostfuncs/abi"},
+	"runtime/module":         {},
+	"runtime":                {"", "guestfs", "hostfuncs", "hostfuncs/abi", "hostfuncs/wasi", "runtime/module"},
+	"toolchain":              {""},
+	"hub":                    {"", "protocol"},
+	"submit":                 {"", "protocol"},
+	"beacontest":             {"", "protocol", "transport"},
+	"beacontest/coordinator": {"", "protocol", "beacontest"},
+	"guest-sdk/go/guest":     {},
+	"guest-sdk/go/native":    {"guest-sdk/go/guest"},
+	"guest-sdk/go/guesttest": {
+		"guest-sdk/go/guest", "guest-sdk/go/native",
+	},
+	"examples/wasm/transform":          {"examples/wasm/transform/table", "examples/wasm/transform/provider", "guest-sdk/go/guest"},
+	"examples/wasm/transform/provider": {"examples/wasm/transform/table", "guest-sdk/go/guest"},
+	"examples/wasm/transform/table":    {},
+	"examples/wasm/transform/native":   {"examples/wasm/transform/provider", "guest-sdk/go/guest", "guest-sdk/go/native"},
+	"examples/wasm/transform/generate": {},
+	"cmd/beacon": {
+		"", "executor", "hostfuncs", "hub", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
+		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
+	},
+}
+
+func TestLayers(t *testing.T) {
+	const module = "github.com/ultravisor/beacon"
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	require.NoError(t, err)
+	short := func(path string) (string, bool) {
+		rest, ours := strings.CutPrefix(path, module)
+		return strings.TrimPrefix(rest, "/"), ours
+	}
+	found := 0
+	for dec := json.NewDecoder(strings.NewReader(string(out))); dec.More(); {
+		var pkg struct {
+			ImportPath string
+			Imports    []string
+		}
+		require.NoError(t, dec.Decode(&pkg))
+		name, _ := short(pkg.ImportPath)
+		found++
+		allowed, known := layers[name]
+		if !known {
+			t.Errorf("package %q has no layer: say in layers_test.go what it may import", name)
+		}
+		for _, path := range pkg.Imports {
+			if imported, ours := short(path); ours && !slices.Contains(allowed, imported) {
+				t.Errorf("%q must not import %q", name, imported)
+			}
+		}
+	}
+	require.Equal(t, len(layers), found, "layers_test.go names a package that is gone")
+}
+
+// The packages that carry out work without guests must not link the engine:
+// programs that embed a worker for their own capabilities stay small.
+func TestNoEngineOutsideRuntime(t *testing.T) {
+	for _, pkg := range []string{"./worker", "./service", "./executor", "./transport/...", "./hub", "./submit", "./protocol", "./guestfs", "./runtime/module"} {
+		out, err := exec.Command("go", "list", "-deps", pkg).Output()
+		require.NoError(t, err)
+		require.NotContains(t, string(out), "tetratelabs/wazero", pkg)
+	}
+}

@@ -1,0 +1,256 @@
+package module_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/ultravisor/beacon/runtime/module"
+)
+
+// withFuel rewrites a module the way a runtime does.
+func withFuel(binary []byte) ([]byte, error) {
+	// The suite has a br_table of 24,000 targets.
+	metered, _, err := module.Meter(binary, module.Limits{BranchTargets: 1 << 16})
+	return metered, err
+}
+
+// offerFuel instantiates what metered modules import. Small slices make guests
+// come often. The returned number counts how often they did.
+func offerFuel(ctx context.Context, t testing.TB, engine wazero.Runtime, slice uint64) *int {
+	refills := new(int)
+	_, err := engine.NewHostModuleBuilder(module.MeterModule).NewFunctionBuilder().
+		WithGoFunction(api.GoFunc(func(_ context.Context, stack []uint64) {
+			if int64(stack[0]) < 0 {
+				panic(errors.New("stack overflow"))
+			}
+			*refills++
+			stack[0] = slice
+		}), []api.ValueType{api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).
+		Export(module.MeterRefill).Instantiate(ctx)
+	require.NoError(t, err)
+	return refills
+}
+
+// A script is a file of the specification's test suite as the engine ships it.
+type script struct {
+	Commands []struct {
+		Type       string
+		Line       int
+		Name       string
+		Filename   string
+		As         string
+		ModuleType string `json:"module_type"`
+		Action     struct {
+			Type   string
+			Field  string
+			Module string
+			Args   []value
+		}
+	}
+}
+
+type value struct {
+	Type     string
+	LaneType string `json:"lane_type"`
+	Value    any
+}
+
+// numbers is the value as the engine takes it.
+func (v value) numbers(t testing.TB) []uint64 {
+	lanes, vector := v.Value.([]any)
+	if !vector {
+		return []uint64{number(t, v.Type, v.Value)}
+	}
+	var bits [2]uint64
+	width := 128 / len(lanes)
+	for i, lane := range lanes {
+		at := i * width
+		bits[at/64] |= number(t, v.LaneType, lane) << (at % 64)
+	}
+	return bits[:]
+}
+
+func number(t testing.TB, kind string, v any) uint64 {
+	text, _ := v.(string)
+	switch {
+	case text == "" || text == "null":
+		return 0
+	case strings.HasPrefix(text, "nan:") && strings.HasSuffix(kind, "32"):
+		return 0x7fc00000
+	case strings.HasPrefix(text, "nan:"):
+		return 0x7ff8000000000000
+	case strings.HasPrefix(text, "-"):
+		n, err := strconv.ParseInt(text, 10, 64)
+		require.NoError(t, err)
+		if strings.HasSuffix(kind, "32") {
+			return uint64(uint32(n))
+		}
+		return uint64(n)
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	require.NoError(t, err)
+	if kind == "externref" {
+		n++ // the engine's null is 0
+	}
+	return n
+}
+
+// play runs a script and writes down what each command did.
+func play(t *testing.T, dir, file string, config wazero.RuntimeConfig, rewrite func([]byte) ([]byte, error)) (record []string) {
+	ctx := context.Background()
+	raw, err := os.ReadFile(filepath.Join(dir, file))
+	require.NoError(t, err)
+	var s script
+	require.NoError(t, json.Unmarshal(raw, &s))
+
+	engine := wazero.NewRuntimeWithConfig(ctx, config)
+	defer engine.Close(ctx)
+	offerFuel(ctx, t, engine, 50)
+	instantiate := func(path, name string) (api.Module, error) {
+		binary, err := os.ReadFile(path)
+		require.NoError(t, err)
+		if rewrite != nil {
+			if binary, err = rewrite(binary); err != nil {
+				return nil, fmt.Errorf("%w: %w", errRefused, err)
+			}
+		}
+		code, err := engine.CompileModule(ctx, binary)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errRefused, err)
+		}
+		return engine.InstantiateModule(ctx, code, wazero.NewModuleConfig().WithName(name))
+	}
+	_, err = instantiate(filepath.Join(dir, "../../testdata/spectest.wasm"), "spectest")
+	require.NoError(t, err)
+
+	named := map[string]api.Module{}
+	var last api.Module
+	var path string // of last
+	note := func(line int, format string, args ...any) {
+		record = append(record, fmt.Sprintf("%s:%d ", file, line)+fmt.Sprintf(format, args...))
+	}
+	for i, c := range s.Commands {
+		if c.ModuleType == "text" {
+			continue
+		}
+		switch c.Type {
+		case "module", "assert_malformed", "assert_invalid", "assert_unlinkable", "assert_uninstantiable":
+			name := ""
+			if i+1 < len(s.Commands) && s.Commands[i+1].Type == "register" {
+				name = s.Commands[i+1].As
+			}
+			instance, err := instantiate(filepath.Join(dir, c.Filename), name)
+			note(c.Line, "%s %s", c.Type, reason(err))
+			if c.Type != "module" {
+				continue
+			}
+			last, path = instance, filepath.Join(dir, c.Filename)
+			if c.Name != "" {
+				named[c.Name] = instance
+			}
+		case "register": // done with its module
+		case "action", "assert_return", "assert_trap", "assert_exhaustion":
+			instance := last
+			if c.Action.Module != "" {
+				instance = named[c.Action.Module]
+			}
+			if instance == nil {
+				note(c.Line, "%s without a module", c.Type)
+				continue
+			}
+			if c.Action.Type == "get" {
+				note(c.Line, "%s %#x", c.Type, instance.ExportedGlobal(c.Action.Field).Get())
+				continue
+			}
+			var args []uint64
+			for _, arg := range c.Action.Args {
+				args = append(args, arg.numbers(t)...)
+			}
+			function := instance.ExportedFunction(c.Action.Field)
+			results, err := function.Call(ctx, args...)
+			for i, kind := range function.Definition().ResultTypes() {
+				// References to functions are addresses.
+				if err == nil && kind == api.ValueType(module.FuncRef) && results[i] != 0 {
+					results[i] = 1
+				}
+			}
+			note(c.Line, "%s %s %#x", c.Type, reason(err), results)
+			if reason(err) == "stack overflow" {
+				// Its stack is not given back: the instance is not used again.
+				require.Same(t, last, instance)
+				last, err = instantiate(path, "")
+				require.NoError(t, err)
+			}
+		default:
+			t.Fatalf("%s:%d: unknown command %s", file, c.Line, c.Type)
+		}
+	}
+	return record
+}
+
+var errRefused = errors.New("refused")
+
+// places are the numbers of functions, and the maximum that a table gets.
+var places = regexp.MustCompile(`start function\[\d+\]|, but actual has no max$| < 200000$`)
+
+// reason is what an error is, without the places that differ.
+func reason(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, errRefused):
+		return "refused"
+	}
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	first, _, _ = strings.Cut(first, " (recovered by wazero)")
+	return places.ReplaceAllString(strings.TrimPrefix(first, "wasm error: "), "")
+}
+
+// A metered module does what the module does: all of the specification's test
+// suite has the same outcome with both.
+func TestMeterSpecification(t *testing.T) {
+	engines := map[string]wazero.RuntimeConfig{"interpreter": wazero.NewRuntimeConfigInterpreter()}
+	if !testing.Short() {
+		engines["compiler"] = wazero.NewRuntimeConfig()
+	}
+	for engine, config := range engines {
+		for _, version := range []string{"v1", "v2"} {
+			t.Run(engine+"/"+version, func(t *testing.T) {
+				dir := filepath.Join(engineDir(t), "internal/integration_test/spectest", version, "testdata")
+				files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+				require.NoError(t, err)
+				require.NotEmpty(t, files)
+				commands := map[string]int{}
+				for _, path := range files {
+					file := filepath.Base(path)
+					plain := play(t, dir, file, config.WithCoreFeatures(api.CoreFeaturesV2), nil)
+					metered := play(t, dir, file, config.WithCoreFeatures(api.CoreFeaturesV2), withFuel)
+					require.Len(t, metered, len(plain), file)
+					for i := range plain {
+						if plain[i] != metered[i] {
+							t.Errorf("plain   %s\nmetered %s", plain[i], metered[i])
+						}
+						commands[strings.Fields(plain[i])[1]]++
+					}
+				}
+				for _, command := range slices.Sorted(maps.Keys(commands)) {
+					t.Logf("%6d %s", commands[command], command)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,143 @@
+// Package runtime runs providers that are WebAssembly modules: it compiles a
+// module once and gives every work item an instance of its own, bounded in
+// time, memory, files and output. No type of the engine appears in its
+// interface.
+package runtime
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/guestfs"
+	"github.com/ultravisor/beacon/hostfuncs"
+	"github.com/ultravisor/beacon/runtime/module"
+)
+
+// DefaultMemory is the linear memory that a guest may have unless told
+// otherwise, in bytes.
+const DefaultMemory = 256 << 20
+
+// Limits bound a module and each of its runs. Zero fields mean the defaults.
+type Limits struct {
+	// Memory is the linear memory of one instance in bytes, rounded down to
+	// 64 KiB; default DefaultMemory, at most 4 GiB.
+	Memory int64
+	// Describe bounds the time in which a module describes itself when it is
+	// loaded; default 10 s.
+	Describe time.Duration
+	// Item bounds what one item hands over, Files what it does with files,
+	// Module the binary itself.
+	Item   hostfuncs.Limits
+	Files  guestfs.Limits
+	Module module.Limits
+}
+
+// Config is what all modules of a Runtime share. The zero value works.
+type Config struct {
+	// CacheDir keeps compiled modules, so that a module is compiled once per
+	// machine and not once per start. What is in it is executed as native code,
+	// so it must belong to this user alone. Empty means no cache on disk.
+	CacheDir string
+	// Log defaults to slog.Default.
+	Log *slog.Logger
+}
+
+// A Runtime loads modules. It is safe for concurrent use.
+type Runtime struct {
+	cacheDir string
+	log      *slog.Logger
+}
+
+// New prepares a runtime. A cache directory that others can write to is an
+// error.
+func New(cfg Config) (*Runtime, error) {
+	if cfg.CacheDir != "" {
+		if err := private(cfg.CacheDir); err != nil {
+			return nil, err
+		}
+	}
+	return &Runtime{cacheDir: cfg.CacheDir, log: cmp.Or(cfg.Log, slog.Default())}, nil
+}
+
+// private makes sure that a directory exists and is ours alone.
+func private(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create the compilation cache: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("look at the compilation cache: %w", err)
+	}
+	if !info.IsDir() {
+		return beacon.Errorf(beacon.Invalid, "compilation cache %s is not a directory", dir)
+	}
+	if err := checkOwner(dir, info); err != nil {
+		return err
+	}
+	parent, err := os.Stat(filepath.Dir(dir))
+	if err != nil {
+		return fmt.Errorf("look at the compilation cache: %w", err)
+	}
+	return checkParent(filepath.Dir(dir), parent)
+}
+
+// A Source is where a module comes from and how it is to be run.
+type Source struct {
+	// Name is the file's name without extension: the capability's name when the
+	// module does not say.
+	Name   string
+	Binary []byte
+	// Config is given by the operator and read by the guest.
+	Config beacon.Settings
+	Limits Limits
+}
+
+// Load checks, compiles and describes a module. Errors with code
+// beacon.Refused say why the module cannot be run.
+func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
+	limits := src.Limits
+	limits.Memory = cmp.Or(limits.Memory, DefaultMemory)
+	limits.Describe = cmp.Or(limits.Describe, 10*time.Second)
+	limits.Memory = min(limits.Memory, 4<<30) / module.PageSize * module.PageSize
+
+	refuse := func(err error) error {
+		return beacon.Errorf(beacon.Refused, "module %s: %w", beacon.Excerpt(src.Name, 128), err)
+	}
+	metered, facts, err := module.Meter(src.Binary, limits.Module)
+	if err != nil {
+		return nil, refuse(err)
+	}
+	entry, err := check(facts, limits.Memory)
+	if err != nil {
+		return nil, refuse(err)
+	}
+	digest := sha256.Sum256(src.Binary)
+	m := &Module{
+		name:   beacon.Excerpt(src.Name, 128),
+		digest: hex.EncodeToString(digest[:]),
+		facts:  facts,
+		entry:  entry,
+		limits: limits,
+		config: src.Config,
+		log:    r.log,
+	}
+	if err := m.compile(ctx, r.cacheDir, metered); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, refuse(err)
+	}
+	if err := m.describe(ctx); err != nil {
+		return nil, errors.Join(err, m.Close(ctx))
+	}
+	return m, nil
+}

@@ -1,0 +1,3 @@
+;; Fails without a word.
+(module (memory (export "memory") 1)
+  (func (export "beacon_execute") (result i32) (i32.const 5)))

@@ -1,0 +1,9 @@
+;; timeout call_limit output_limit
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func $start
+    (loop $again
+      (drop (call $fd_write (i32.const -1) (i32.const -1) (i32.const -1) (i32.const -1)))
+      (br $again)))
+  (export "_start" (func $start)))

@@ -1,0 +1,5 @@
+;; timeout
+(module
+  (memory (export "memory") 1)
+  (func $start (loop $again (br $again)))
+  (export "_start" (func $start)))

@@ -1,0 +1,7 @@
+;; timeout
+(module
+  (memory (export "memory") 1)
+  (func $first (loop $again (br $again)))
+  (start $first)
+  (func $start)
+  (export "_start" (func $start)))

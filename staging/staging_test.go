@@ -1,0 +1,409 @@
+package staging_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/staging"
+)
+
+// childFolder turns this test binary into a worker that stages there and waits.
+const childFolder = "STAGING_TEST_FOLDER"
+
+func TestMain(m *testing.M) {
+	if folder := os.Getenv(childFolder); folder != "" {
+		if err := child(folder); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// child stages a file, says so, and waits until its input ends or it is killed.
+func child(folder string) error {
+	store, err := staging.Open(folder)
+	if err != nil {
+		return err
+	}
+	dir, err := store.Create()
+	if err != nil {
+		return err
+	}
+	if err := dir.MkdirAll("a/b/c", 0o700); err != nil {
+		return err
+	}
+	if err := dir.WriteFile("a/b/c/kept", []byte("x"), 0o600); err != nil {
+		return err
+	}
+	fmt.Println(dir.Name())
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+	if err := dir.Close(); err != nil {
+		return err
+	}
+	return store.Close()
+}
+
+type worker struct {
+	cmd   *exec.Cmd
+	input io.Closer
+	dir   string // of its item
+}
+
+func (w worker) folder() string { return filepath.Dir(w.dir) }
+func (w worker) lock() string   { return w.folder() + ".lock" }
+
+func (w worker) kill(t *testing.T) {
+	t.Helper()
+	require.NoError(t, w.cmd.Process.Kill())
+	require.Error(t, w.cmd.Wait())
+}
+
+// start starts a worker in a process of its own.
+func start(t *testing.T, folder string) worker {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childFolder+"="+folder)
+	cmd.Stderr = os.Stderr
+	input, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	dir := strings.TrimSpace(line)
+	require.FileExists(t, filepath.Join(dir, "a", "b", "c", "kept"))
+	return worker{cmd, input, dir}
+}
+
+func open(t *testing.T, folder string) *staging.Store {
+	t.Helper()
+	store, err := staging.Open(folder)
+	require.NoError(t, err)
+	return store
+}
+
+func entries(t *testing.T, folder string) []string {
+	t.Helper()
+	list, err := os.ReadDir(folder)
+	require.NoError(t, err)
+	names := []string{}
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// item makes a store with one item's directory, which end at the end of the
+// test without leaving anything.
+func item(t *testing.T) *staging.Dir {
+	t.Helper()
+	folder := t.TempDir()
+	store := open(t, folder)
+	dir, err := store.Create()
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, dir.Close())
+		require.NoError(t, store.Close())
+		require.Empty(t, entries(t, folder))
+	})
+	return dir
+}
+
+func TestKilledWorker(t *testing.T) {
+	folder := t.TempDir()
+	// Not ours, whatever their names are like.
+	require.NoError(t, os.Mkdir(filepath.Join(folder, "worker-x.lock"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "other.lock"), nil, 0o600))
+	killed, alive := start(t, folder), start(t, folder)
+	killed.kill(t)
+	require.DirExists(t, killed.folder())
+
+	store := open(t, folder)
+	require.NoDirExists(t, killed.folder())
+	require.NoFileExists(t, killed.lock())
+	require.FileExists(t, filepath.Join(alive.dir, "a", "b", "c", "kept"))
+	require.FileExists(t, alive.lock())
+
+	require.NoError(t, alive.input.Close())
+	require.NoError(t, alive.cmd.Wait())
+	require.NoDirExists(t, alive.folder())
+	require.NoFileExists(t, alive.lock())
+	require.NoError(t, store.Close())
+	require.Equal(t, []string{"other.lock", "worker-x.lock"}, entries(t, folder))
+}
+
+// Leftovers of every kind are in the way of many workers that start at once.
+func TestOpenAtOnce(t *testing.T) {
+	folder := t.TempDir()
+	for range 4 {
+		start(t, folder).kill(t)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "worker-lockonly.lock"), nil, 0o600))
+	outside := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(outside, "precious"), []byte("x"), 0o600))
+	require.NoError(t, os.Symlink(outside, filepath.Join(folder, "worker-link")))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "worker-link.lock"), nil, 0o600))
+
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 5 {
+				store, err := staging.Open(folder)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				dir, err := store.Create()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := dir.WriteFile("f", []byte("x"), 0o600); err != nil {
+					t.Error(err)
+				}
+				if err := dir.Close(); err != nil {
+					t.Error(err)
+				}
+				if err := store.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	require.Empty(t, entries(t, folder))
+	require.FileExists(t, filepath.Join(outside, "precious"))
+}
+
+func TestOpenWhereItCannot(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	for _, folder := range []string{file, filepath.Join(file, "below")} {
+		_, err := staging.Open(folder)
+		require.ErrorContains(t, err, "staging folder")
+	}
+}
+
+func TestCreateAtOnce(t *testing.T) {
+	folder := t.TempDir()
+	store := open(t, folder)
+	var all sync.WaitGroup
+	var seen sync.Map
+	for range 32 {
+		all.Go(func() {
+			for range 20 {
+				dir, err := store.Create()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, again := seen.LoadOrStore(dir.Name(), true); again {
+					t.Error("two items have one directory")
+				}
+				if f, err := dir.Create("same-name"); err != nil {
+					t.Error(err)
+				} else if err := f.Close(); err != nil {
+					t.Error(err)
+				}
+				if err := dir.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	require.NoError(t, store.Close())
+	require.Empty(t, entries(t, folder))
+}
+
+func TestCloseWithOpenItems(t *testing.T) {
+	folder := t.TempDir()
+	store := open(t, folder)
+	dir, err := store.Create()
+	require.NoError(t, err)
+	require.NoError(t, dir.WriteFile("f", nil, 0o600))
+	require.ErrorContains(t, store.Close(), "1 work items still had a directory")
+	require.Empty(t, entries(t, folder), "they are removed all the same")
+	require.NoError(t, dir.Root.Close())
+}
+
+// Whatever an item leaves, nothing of it stays, and nothing else goes.
+func TestCloseRemovesEverything(t *testing.T) {
+	outside := t.TempDir()
+	precious := filepath.Join(outside, "precious")
+	require.NoError(t, os.WriteFile(precious, []byte("x"), 0o640))
+	tests := map[string]func(t *testing.T, dir *staging.Dir){
+		"nothing": func(*testing.T, *staging.Dir) {},
+		"thousands of entries": func(t *testing.T, dir *staging.Dir) {
+			for i := range 3000 {
+				require.NoError(t, dir.WriteFile(fmt.Sprintf("file-%d", i), nil, 0o600))
+			}
+			require.NoError(t, dir.Mkdir("sub", 0o700))
+			for i := range 2000 {
+				require.NoError(t, dir.Mkdir(fmt.Sprintf("sub/%d", i), 0o700))
+			}
+		},
+		"a deep tree": func(t *testing.T, dir *staging.Dir) {
+			top, err := dir.OpenRoot(".")
+			require.NoError(t, err)
+			for range 5000 {
+				require.NoError(t, top.WriteFile("f", nil, 0o600))
+				require.NoError(t, top.Mkdir("d", 0o700))
+				next, err := top.OpenRoot("d")
+				require.NoError(t, err)
+				require.NoError(t, top.Close())
+				top = next
+			}
+			require.NoError(t, top.Close())
+		},
+		"odd names": func(t *testing.T, dir *staging.Dir) {
+			for _, name := range []string{"-rf", " ", "new\nline", "\xff\xfe", ".empty-1", ".hidden", "*", strings.Repeat("n", 255), "\u202e"} {
+				require.NoError(t, dir.Mkdir(name, 0o700))
+				require.NoError(t, dir.WriteFile(name+"/"+name, nil, 0o600))
+			}
+		},
+		"links": func(t *testing.T, dir *staging.Dir) {
+			require.NoError(t, dir.Symlink(outside, "to-directory"))
+			require.NoError(t, dir.Symlink(precious, "to-file"))
+			require.NoError(t, dir.Symlink("loop", "loop"))
+			require.NoError(t, dir.Symlink("../../..", "up"))
+			require.NoError(t, os.Link(precious, filepath.Join(dir.Name(), "hard")))
+		},
+		"no permissions": func(t *testing.T, dir *staging.Dir) {
+			require.NoError(t, dir.MkdirAll("a/b/c", 0o700))
+			require.NoError(t, dir.WriteFile("a/b/c/f", nil, 0))
+			for _, name := range []string{"a/b/c", "a/b", "a", "."} {
+				require.NoError(t, dir.Chmod(name, 0))
+			}
+		},
+	}
+	for name, leave := range tests {
+		t.Run(name, func(t *testing.T) { leave(t, item(t)) })
+	}
+	info, err := os.Stat(precious)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o640), info.Mode().Perm())
+	require.Equal(t, int64(1), info.Size())
+}
+
+func TestImport(t *testing.T) {
+	dir := item(t)
+	path := filepath.Join(t.TempDir(), "source")
+	content := strings.Repeat("0123456789abcdef", 5<<20/16)
+	for name, size := range map[string]int{"empty": 0, "small": 3, "large": len(content)} {
+		require.NoError(t, os.WriteFile(path, []byte(content[:size]), 0o600))
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		require.NoError(t, dir.Import(t.Context(), name, f))
+		require.NoError(t, f.Close())
+		got, err := dir.ReadFile(name)
+		require.NoError(t, err)
+		require.True(t, content[:size] == string(got))
+	}
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	require.ErrorIs(t, dir.Import(t.Context(), "small", f), fs.ErrExist)
+	require.Error(t, dir.Import(t.Context(), "../out", f))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(io.ErrClosedPipe)
+	require.ErrorIs(t, dir.Import(ctx, "late", f), io.ErrClosedPipe)
+}
+
+func TestOutput(t *testing.T) {
+	dir := item(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("secret"), 0o600))
+	require.NoError(t, dir.WriteFile("plain", []byte("hello"), 0o600))
+	require.NoError(t, dir.WriteFile("empty", nil, 0o600))
+	require.NoError(t, dir.Mkdir("directory", 0o700))
+	require.NoError(t, dir.Symlink("plain", "link inside"))
+	require.NoError(t, dir.Symlink(secret, "link outside"))
+	require.NoError(t, dir.Symlink("nowhere", "dangling"))
+	require.NoError(t, os.Link(secret, filepath.Join(dir.Name(), "hard link")))
+
+	for name, want := range map[string]string{"plain": "hello", "empty": ""} {
+		f, info, err := dir.Output(name)
+		require.NoError(t, err)
+		got, err := io.ReadAll(f)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		require.Equal(t, want, string(got))
+		require.EqualValues(t, len(want), info.Size())
+		require.Equal(t, filepath.Join(dir.Name(), name), f.Name())
+	}
+	for _, name := range []string{"directory", "link inside", "link outside", "dangling", "hard link"} {
+		_, _, err := dir.Output(name)
+		require.Equal(t, beacon.Denied, beacon.CodeOf(err), name)
+		require.ErrorContains(t, err, name+" is not a regular file")
+	}
+	_, _, err := dir.Output("missing")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.NotContains(t, err.Error(), dir.Name())
+	_, _, err = dir.Output("../" + filepath.Base(dir.Name()))
+	require.Error(t, err)
+}
+
+var names = map[string]bool{
+	"data.csv": true, "a": true, ".hidden": true, "..a": true, "with space": true, "ünïcode": true, "-rf": true,
+	"a'b\"c$(d)": true, strings.Repeat("n", 255): true, ".part": true,
+	"": false, ".": false, "..": false, "a/b": false, "/a": false, "../a": false, `a\b`: false, "c:": false, "a:stream": false,
+	"a\x00b": false, "a\nb": false, "a\tb": false, "\x1b[2J": false, "\xff": false, "a\u202eb": false, "\u200b": false, "\u2028": false,
+	strings.Repeat("n", 256): false, "a/": false,
+}
+
+func TestCheckName(t *testing.T) {
+	for name, good := range names {
+		err := staging.CheckName("SourceFilename", name)
+		if good {
+			require.NoError(t, err, "%q", name)
+			continue
+		}
+		require.Equal(t, beacon.Invalid, beacon.CodeOf(err), "%q", name)
+		require.ErrorContains(t, err, "SourceFilename")
+	}
+}
+
+func FuzzCheckName(f *testing.F) {
+	for name := range names {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if err := staging.CheckName("what", name); err != nil {
+			require.LessOrEqual(t, len(err.Error()), 1000)
+			require.True(t, utf8.ValidString(err.Error()))
+			return
+		}
+		require.True(t, utf8.ValidString(name))
+		require.NotContains(t, []string{"", ".", ".."}, name)
+		require.Equal(t, name, filepath.Base(name))
+		require.LessOrEqual(t, len(name), 255)
+		require.False(t, strings.ContainsFunc(name, unicode.IsControl))
+	})
+}

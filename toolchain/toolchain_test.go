@@ -1,0 +1,178 @@
+package toolchain_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/runtime/module"
+	"github.com/ultravisor/beacon/toolchain"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	manifest = "module example.test/provider\n\ngo 1.24\n"
+	command  = "package main\n\nfunc main() { println(\"hello\") }\n"
+	reactor  = "package main\n\n//go:wasmexport beacon_execute\nfunc execute() int32 { return 0 }\n\nfunc main() {}\n"
+)
+
+// provider makes a folder with a provider's source.
+func provider(t *testing.T, name string, files map[string]string) string {
+	t.Helper()
+	folder := filepath.Join(t.TempDir(), name)
+	require.NoError(t, os.MkdirAll(folder, 0o700))
+	for name, text := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600))
+	}
+	return folder
+}
+
+func exports(t *testing.T, path string) []string {
+	t.Helper()
+	binary, err := os.ReadFile(path)
+	require.NoError(t, err)
+	facts, err := module.Parse(binary, module.Limits{})
+	require.NoError(t, err)
+	var names []string
+	for _, e := range facts.Exports {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+func TestBuild(t *testing.T) {
+	tests := map[string]struct {
+		folder string
+		export string
+	}{
+		"command":         {provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command}), "_start"},
+		"reactor":         {provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": reactor}), "beacon_execute"},
+		"with the SDK":    {"../examples/wasm/transform", "beacon_execute"},
+		"name with space": {provider(t, "two words [x]*", map[string]string{"go.mod": manifest, "main.go": command}), "_start"},
+		"other programs beside it": {provider(t, "tool", map[string]string{
+			"go.mod": manifest, "main.go": command,
+			"generate.go":  "//go:build ignore\n\n" + reactor,
+			"main_test.go": "package main_test\n\nthis is not Go",
+			"x_windows.go": "package other\n",
+			"_draft.go":    "not Go",
+		}), "_start"},
+	}
+	out := t.TempDir()
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			path, err := toolchain.Build(t.Context(), test.folder, out)
+			require.NoError(t, err)
+			require.Equal(t, filepath.Base(test.folder)+".wasm", filepath.Base(path))
+			require.Contains(t, exports(t, path), test.export)
+			left, err := os.ReadDir(filepath.Dir(path))
+			require.NoError(t, err)
+			require.Len(t, left, 1, "nothing but the module stays")
+		})
+	}
+}
+
+// The folder of what is built may be relative, and is not the compiler's.
+func TestBuildIntoRelativeFolder(t *testing.T) {
+	folder := provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command})
+	t.Chdir(t.TempDir())
+	path, err := toolchain.Build(t.Context(), folder, "built")
+	require.NoError(t, err)
+	require.FileExists(t, path)
+	require.DirExists(t, "built")
+	require.NoDirExists(t, filepath.Join(folder, "built"))
+}
+
+func TestBuildAgain(t *testing.T) {
+	out := t.TempDir()
+	one := provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command})
+	two := provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": reactor})
+	first, err := toolchain.Build(t.Context(), one, out)
+	require.NoError(t, err)
+	second, err := toolchain.Build(t.Context(), two, out)
+	require.NoError(t, err)
+	require.NotEqual(t, first, second)
+	require.Contains(t, exports(t, first), "_start", "two folders of one name do not mix")
+	require.Contains(t, exports(t, second), "beacon_execute")
+
+	require.NoError(t, os.WriteFile(filepath.Join(one, "main.go"), []byte(reactor), 0o600))
+	again, err := toolchain.Build(t.Context(), one, out)
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	require.Contains(t, exports(t, again), "beacon_execute", "what changed is built anew")
+
+	require.NoError(t, os.WriteFile(filepath.Join(one, "main.go"), []byte("package main\n\nfunc main() { undefined() }\n"), 0o600))
+	_, err = toolchain.Build(t.Context(), one, out)
+	require.Error(t, err)
+	require.Contains(t, exports(t, again), "beacon_execute", "the module of before stays")
+}
+
+func TestBuildFails(t *testing.T) {
+	tests := map[string]struct {
+		files map[string]string
+		texts []string
+	}{
+		"type error":   {map[string]string{"go.mod": manifest, "main.go": "package main\n\nfunc main() { missing() }\n"}, []string{"building ", " failed:\n", "main.go:3:15: undefined: missing"}},
+		"syntax error": {map[string]string{"go.mod": manifest, "main.go": "package main\n\nfunc main( {}\n"}, []string{"read the provider's source", "main.go:3"}},
+		"no module":    {map[string]string{"main.go": command}, []string{"go.mod"}},
+		"import of nothing": {map[string]string{"go.mod": manifest, "main.go": "package main\n\nimport _ \"example.test/provider/missing\"\n\nfunc main() {}\n"},
+			[]string{"failed:", "example.test/provider/missing"}},
+		"a library":        {map[string]string{"go.mod": manifest, "lib.go": "package lib\n"}, []string{"has package lib, which is no program"}},
+		"nothing":          {nil, []string{"has no Go program: name a folder with a provider in Go, or a .wasm file"}},
+		"tests only":       {map[string]string{"go.mod": manifest, "main_test.go": "package main\n"}, []string{"has no Go program"}},
+		"not for guests":   {map[string]string{"go.mod": manifest, "main.go": "//go:build !wasip1\n\n" + command}, []string{"has no Go program"}},
+		"another language": {map[string]string{"main.c": "int main() {}"}, []string{"has no Go program"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			folder, out := provider(t, "tool", test.files), t.TempDir()
+			_, err := toolchain.Build(t.Context(), folder, out)
+			for _, text := range test.texts {
+				require.ErrorContains(t, err, text)
+			}
+			require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+			left, err := filepath.Glob(filepath.Join(out, "*", "*"))
+			require.NoError(t, err)
+			require.Empty(t, left)
+		})
+	}
+	_, err := toolchain.Build(t.Context(), filepath.Join(t.TempDir(), "missing"), t.TempDir())
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestBuildWithoutGo(t *testing.T) {
+	folder := provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command})
+	t.Setenv("PATH", "")
+	_, err := toolchain.Build(t.Context(), folder, t.TempDir())
+	require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "install Go 1.24 or later, or name a .wasm file")
+}
+
+// The user's own settings for other builds do not get in the way.
+func TestBuildEnvironment(t *testing.T) {
+	t.Setenv("GOOS", "windows")
+	t.Setenv("GOARCH", "arm64")
+	t.Setenv("CGO_ENABLED", "1")
+	path, err := toolchain.Build(t.Context(), provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command}), t.TempDir())
+	require.NoError(t, err)
+	require.Contains(t, exports(t, path), "_start")
+}
+
+func TestBuildEnds(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("somebody pressed Ctrl-C")
+	cancel(reason)
+	out := t.TempDir()
+	_, err := toolchain.Build(ctx, provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command}), out)
+	require.ErrorIs(t, err, reason)
+	left, err := filepath.Glob(filepath.Join(out, "*", "*"))
+	require.NoError(t, err)
+	require.Empty(t, strings.Join(left, " "))
+}

@@ -1,0 +1,175 @@
+// Package poll connects a worker to an Ultravisor server by HTTP alone, for
+// networks that let no WebSocket through.
+package poll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/protocol"
+	"github.com/ultravisor/beacon/transport"
+	"github.com/ultravisor/beacon/transport/session"
+)
+
+// failures in a row after which the link counts as lost.
+const failures = 3
+
+// Dial makes a transport.Dial that logs in, registers and asks for work.
+//
+// A server newer than March 2026 hands work to pollers only if they ask within
+// half a second of its arrival, unless it is told otherwise; a shorter
+// Config.PollInterval helps.
+func Dial(cfg session.Config) transport.Dial {
+	return func(ctx context.Context) (transport.Session, error) {
+		client, err := session.NewClient(cfg)
+		if err != nil {
+			return nil, err
+		}
+		if err := client.Authenticate(ctx); err != nil {
+			client.Close()
+			return nil, fmt.Errorf("connect by HTTP: %w", err)
+		}
+		if err := client.Register(ctx); err != nil {
+			client.Close()
+			return nil, fmt.Errorf("connect by HTTP: %w", err)
+		}
+		client.Renewed = client.Register
+		s := &polling{client: client, intake: session.NewIntake(client.Config(), 0)}
+		s.life, s.end = context.WithCancelCause(context.Background())
+		s.tasks.Go(s.poll)
+		s.tasks.Go(s.heartbeat)
+		return s, nil
+	}
+}
+
+type polling struct {
+	client *session.Client
+	intake *session.Intake
+
+	life  context.Context // of the session; its cause says why it ended
+	end   context.CancelCauseFunc
+	tasks sync.WaitGroup
+	leave sync.Once
+}
+
+func (s *polling) BeaconID() string      { return s.client.BeaconID() }
+func (s *polling) Transport() string     { return "http" }
+func (s *polling) Done() <-chan struct{} { return s.life.Done() }
+
+func (s *polling) Next(ctx context.Context) (beacon.WorkItem, error) {
+	item, err := s.intake.Next(ctx, s.life.Done())
+	if errors.Is(err, transport.ErrDisconnected) {
+		err = s.cause()
+	}
+	return item, err
+}
+
+// Register introduces the beacon anew, as r says, in the same session: what
+// runs goes on and is reported as before.
+func (s *polling) Register(ctx context.Context, r protocol.Registration) error {
+	earlier := s.BeaconID()
+	s.client.SetRegistration(r)
+	return s.during(ctx, func(ctx context.Context) error {
+		if err := s.client.Register(ctx); err != nil {
+			return err
+		}
+		return s.client.Retire(ctx, earlier)
+	})
+}
+
+// cause is why the session ended, always ErrDisconnected.
+func (s *polling) cause() error {
+	err := context.Cause(s.life)
+	if errors.Is(err, transport.ErrDisconnected) {
+		return err
+	}
+	return fmt.Errorf("%w: session closed", transport.ErrDisconnected)
+}
+
+// poll owns the asking for work. A failure or two are waited out, so that a
+// short outage costs no new registration.
+func (s *polling) poll() {
+	failed := 0
+	err := s.intake.Run(s.life, func(ctx context.Context) ([]byte, error) {
+		raw, err := s.client.Poll(ctx)
+		if err == nil {
+			failed = 0
+			return raw, nil
+		}
+		failed++
+		if ctx.Err() == nil {
+			s.client.Config().Logger.Warn("asking for work failed", "err", err, "failures", failed)
+		}
+		if failed >= failures {
+			return nil, fmt.Errorf("%w: %w", transport.ErrDisconnected, err)
+		}
+		return nil, err
+	})
+	s.end(err)
+}
+
+func (s *polling) heartbeat() {
+	tick := time.NewTicker(s.client.Config().HeartbeatInterval)
+	defer tick.Stop()
+	log := s.client.Config().Logger
+	for {
+		select {
+		case <-tick.C:
+		case <-s.life.Done():
+			return
+		}
+		err := s.client.Heartbeat(s.life)
+		if errors.Is(err, session.ErrUnknownBeacon) {
+			log.Warn("the server no longer knows this beacon; registering again", "beacon", s.BeaconID())
+			err = s.client.Register(s.life)
+		}
+		if err != nil && s.life.Err() == nil {
+			log.Warn("heartbeat failed", "err", err)
+		}
+	}
+}
+
+func (s *polling) Progress(ctx context.Context, hash string, p beacon.Progress) error {
+	return s.during(ctx, func(ctx context.Context) error { return s.client.Progress(ctx, hash, p) })
+}
+
+func (s *polling) Complete(ctx context.Context, hash string, r beacon.Result) error {
+	return s.report(ctx, func(ctx context.Context) error { return s.client.Complete(ctx, hash, r) })
+}
+
+func (s *polling) Fail(ctx context.Context, hash, message string, log []string) error {
+	return s.report(ctx, func(ctx context.Context) error { return s.client.Fail(ctx, hash, message, log) })
+}
+
+func (s *polling) report(ctx context.Context, send func(context.Context) error) error {
+	err := s.during(ctx, send)
+	if err == nil {
+		s.intake.Reported()
+	}
+	return err
+}
+
+// during runs a call that ends with the session.
+func (s *polling) during(ctx context.Context, call func(context.Context) error) error {
+	return session.During(ctx, s.life, s.cause, call)
+}
+
+// Close takes leave only of a server that answers: where the link was lost,
+// leaving would have the server give away items that still run here.
+func (s *polling) Close(ctx context.Context) error {
+	var err error
+	s.leave.Do(func() {
+		lost := s.life.Err() != nil
+		s.end(nil)
+		s.tasks.Wait()
+		if !lost {
+			err = s.client.Deregister(ctx)
+		}
+		s.client.Close()
+	})
+	return err
+}

@@ -1,0 +1,442 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/protocol"
+	"github.com/ultravisor/beacon/transport"
+)
+
+// ErrUnknownBeacon says that the server has no beacon of this id: it restarted,
+// or dropped the beacon. Register again.
+var ErrUnknownBeacon = errors.New("the server does not know this beacon")
+
+// A StatusError is an answer that is no success.
+type StatusError struct {
+	Method, Path string
+	Status       int
+	Message      string // of the server; an excerpt
+}
+
+func (e *StatusError) Error() string {
+	text := fmt.Sprintf("%s %s: %d %s", e.Method, beacon.Excerpt(e.Path, 200), e.Status, http.StatusText(e.Status))
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	switch {
+	case e.Status == http.StatusUnauthorized:
+		text += " (check user name and password)"
+	case e.Status >= 300 && e.Status < 400:
+		text += " (redirects are not followed: use that address as the server URL)"
+	case e.Status == http.StatusNotFound && e.Message == "":
+		text += " (is the server URL right, its path included?)"
+	}
+	return text
+}
+
+// A Client speaks the HTTP endpoints of a server for one beacon. It logs in
+// again by itself when the server wants that. It is safe for concurrent use.
+type Client struct {
+	cfg   Config
+	base  *url.URL
+	http  *http.Client
+	close func()
+
+	// Renewed, if set before the first call, is called after the client had to
+	// log in again, before the call that found out is repeated. It may call
+	// the client.
+	Renewed func(ctx context.Context) error
+
+	renewing sync.Mutex // held while logging in again
+
+	mu           sync.Mutex
+	beaconID     string
+	registration protocol.Registration
+	logins       int // counts successful answers to Authenticate
+}
+
+// NewClient makes a client. It connects to nothing yet; its errors are those
+// of the configuration.
+func NewClient(cfg Config) (*Client, error) {
+	cfg, base, err := cfg.normal()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: cfg, base: base, registration: cfg.Registration}
+	own := http.Client{}
+	if cfg.HTTPClient != nil {
+		own = *cfg.HTTPClient
+		c.close = func() {}
+	} else {
+		t := &http.Transport{}
+		if standard, ok := http.DefaultTransport.(*http.Transport); ok {
+			t = standard.Clone() // with its timeouts and proxies
+		}
+		t.TLSClientConfig = cfg.TLS.Clone()
+		t.MaxIdleConnsPerHost = 32
+		// The server of March 2026 closes idle connections after 5 s; a
+		// request that meets the closing fails.
+		t.IdleConnTimeout = 4 * time.Second
+		t.MaxResponseHeaderBytes = 1 << 20
+		own.Transport = t
+		c.close = t.CloseIdleConnections
+	}
+	own.Jar = newJar()
+	own.Timeout = 0 // each call has its own
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http = &own
+	return c, nil
+}
+
+// Config returns the configuration, defaults filled in.
+func (c *Client) Config() Config { return c.cfg }
+
+// HTTP returns the client that carries the session's cookie, and URL what it
+// is relative to.
+func (c *Client) HTTP() *http.Client { return c.http }
+
+// URL returns the server's address; its path ends in a slash.
+func (c *Client) URL() *url.URL { return c.base }
+
+// Close frees idle connections.
+func (c *Client) Close() { c.close() }
+
+// BeaconID returns the id that the server gave last.
+func (c *Client) BeaconID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.beaconID
+}
+
+// SetBeaconID stores an id that was given on another way.
+func (c *Client) SetBeaconID(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.beaconID = id
+}
+
+// Registration returns what the beacon tells about itself at present: that of
+// the configuration, unless SetRegistration has replaced it.
+func (c *Client) Registration() protocol.Registration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.registration
+}
+
+// SetRegistration replaces what later registrations tell.
+func (c *Client) SetRegistration(r protocol.Registration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.registration = r
+}
+
+// smallAnswer is ample for answers without a work item; a beacon's record
+// holds its whole registration.
+const smallAnswer = 8 << 20
+
+// Authenticate logs in. That the server declines is no error: a server that
+// asks nobody for credentials answers so, too.
+func (c *Client) Authenticate(ctx context.Context) error {
+	body, err := protocol.Encode(protocol.Credentials{UserName: c.cfg.UserName, Password: c.cfg.Password})
+	if err != nil {
+		return err
+	}
+	status, answer, err := c.do(ctx, http.MethodPost, protocol.PathAuthenticate, body, smallAnswer)
+	if err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	switch status {
+	case http.StatusOK:
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		answer = nil // a server without logins
+	default:
+		return fmt.Errorf("log in: %w", c.statusError(http.MethodPost, protocol.PathAuthenticate, status, answer))
+	}
+	login := protocol.DecodeLogin(answer)
+	if !login.LoggedIn {
+		c.cfg.Logger.Warn("the server did not log this beacon in; going on without a session",
+			"user", c.cfg.UserName, "reason", beacon.Excerpt(login.Error, 200))
+	}
+	if login.LoggedIn && login.SessionID != "" && !c.hasSession() {
+		// A proxy that strips Set-Cookie leaves the id in the body.
+		c.http.Jar.SetCookies(c.base, []*http.Cookie{{Name: protocol.SessionCookie, Value: login.SessionID, Path: "/"}})
+	}
+	c.mu.Lock()
+	c.logins++
+	c.mu.Unlock()
+	return nil
+}
+
+func (c *Client) hasSession() bool {
+	for _, cookie := range c.http.Jar.Cookies(c.base) {
+		if cookie.Name == protocol.SessionCookie {
+			return true
+		}
+	}
+	return false
+}
+
+// Register introduces the beacon and keeps the id that it gets.
+func (c *Client) Register(ctx context.Context) error {
+	body, err := protocol.EncodeRegistration(c.Registration())
+	if err != nil {
+		return beacon.Errorf(beacon.Invalid, "register: %w", err)
+	}
+	path := protocol.PathRegister
+	status, answer, err := c.do(ctx, http.MethodPost, path, body, smallAnswer)
+	if err != nil {
+		return fmt.Errorf("register: %w", err)
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("register: %w", c.statusError(http.MethodPost, path, status, answer))
+	}
+	id, err := protocol.DecodeRegistered(answer)
+	if err != nil {
+		return fmt.Errorf("register: %w", err)
+	}
+	c.SetBeaconID(id)
+	return nil
+}
+
+// Heartbeat says that the beacon is alive and learns whether the server still
+// knows it: if not, the error is ErrUnknownBeacon.
+func (c *Client) Heartbeat(ctx context.Context) error {
+	path := func(id string) string { return protocol.PathHeartbeat(url.PathEscape(id)) }
+	status, answer, err := c.call(ctx, path, fixed([]byte("{}")), smallAnswer)
+	switch {
+	case err != nil:
+		return fmt.Errorf("heartbeat: %w", err)
+	case status == http.StatusNotFound && protocol.DecodeError(answer) != "":
+		return ErrUnknownBeacon
+	case status != http.StatusOK:
+		return fmt.Errorf("heartbeat: %w", c.statusError(http.MethodPost, path("…"), status, answer))
+	}
+	return nil
+}
+
+// Poll asks for one work item; nil means that there is none. The item is for
+// protocol.DecodeWorkItem.
+func (c *Client) Poll(ctx context.Context) ([]byte, error) {
+	path := func(string) string { return protocol.PathPoll }
+	body := func(id string) ([]byte, error) {
+		return protocol.Encode(struct {
+			BeaconID string `json:"BeaconID"`
+		}{id})
+	}
+	status, answer, err := c.call(ctx, path, body, c.cfg.MaxMessage)
+	if err != nil {
+		return nil, fmt.Errorf("poll: %w", err)
+	}
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("poll: %w", c.statusError(http.MethodPost, protocol.PathPoll, status, answer))
+	}
+	item, err := protocol.DecodePoll(answer)
+	if err != nil {
+		return nil, fmt.Errorf("poll: %w", err)
+	}
+	return item, nil
+}
+
+// Progress reports progress.
+func (c *Client) Progress(ctx context.Context, hash string, p beacon.Progress) error {
+	body, err := protocol.Encode(protocol.NewProgress(p))
+	if err != nil {
+		return fmt.Errorf("progress: %w", err)
+	}
+	path := protocol.PathProgress(escape(hash))
+	status, answer, err := c.call(ctx, func(string) string { return path }, fixed(body), smallAnswer)
+	switch {
+	case err != nil:
+		return fmt.Errorf("progress: %w", err)
+	case status == http.StatusNotFound && protocol.DecodeError(answer) != "":
+		return nil // the server keeps no progress of this item
+	case status != http.StatusOK:
+		return fmt.Errorf("progress: %w", c.statusError(http.MethodPost, path, status, answer))
+	}
+	return nil
+}
+
+// Complete reports a result; see transport.Session.
+func (c *Client) Complete(ctx context.Context, hash string, r beacon.Result) error {
+	body, err := protocol.Encode(protocol.NewCompletion(r))
+	if err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
+	}
+	return c.report(ctx, protocol.PathComplete(escape(hash)), body)
+}
+
+// Fail reports a provider's error; see transport.Session.
+func (c *Client) Fail(ctx context.Context, hash, message string, log []string) error {
+	body, err := protocol.Encode(protocol.NewWorkFailure(message, log))
+	if err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
+	}
+	return c.report(ctx, protocol.PathError(escape(hash)), body)
+}
+
+func (c *Client) report(ctx context.Context, path string, body []byte) error {
+	status, answer, err := c.call(ctx, func(string) string { return path }, fixed(body), smallAnswer)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	message := protocol.DecodeError(answer)
+	switch {
+	case status >= 200 && status < 300:
+		return nil
+	case (status == http.StatusBadRequest || status == http.StatusNotFound || status == http.StatusConflict) && protocol.Finalized(message):
+		c.cfg.Logger.Info("the server no longer wants this report", "path", beacon.Excerpt(path, 200), "reason", beacon.Excerpt(message, 200))
+		return nil
+	}
+	err = fmt.Errorf("report: %w", c.statusError(http.MethodPost, path, status, answer))
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
+	}
+	return err
+}
+
+// Deregister takes the beacon's leave.
+func (c *Client) Deregister(ctx context.Context) error {
+	return c.deregister(ctx, c.BeaconID())
+}
+
+// Retire removes the record of an earlier registration of this beacon, if the
+// server has given it another id since: the server of March 2026 keeps both,
+// and would go on to offer the earlier one work.
+func (c *Client) Retire(ctx context.Context, earlier string) error {
+	if earlier == "" || earlier == c.BeaconID() {
+		return nil
+	}
+	return c.deregister(ctx, earlier)
+}
+
+func (c *Client) deregister(ctx context.Context, id string) error {
+	path := protocol.PathBeacon(url.PathEscape(id))
+	status, answer, err := c.do(ctx, http.MethodDelete, path, nil, smallAnswer)
+	if err != nil {
+		return fmt.Errorf("deregister: %w", err)
+	}
+	if status != http.StatusOK && status != http.StatusNotFound {
+		return fmt.Errorf("deregister: %w", c.statusError(http.MethodDelete, path, status, answer))
+	}
+	return nil
+}
+
+func fixed(body []byte) func(string) ([]byte, error) {
+	return func(string) ([]byte, error) { return body, nil }
+}
+
+// call posts what needs a login. The parts that hold the beacon's id
+// are functions of it, since another login may bring another one.
+func (c *Client) call(ctx context.Context, path func(id string) string, body func(id string) ([]byte, error), limit int64) (int, []byte, error) {
+	for attempt := 1; ; attempt++ {
+		c.mu.Lock()
+		id, login := c.beaconID, c.logins
+		c.mu.Unlock()
+		raw, err := body(id)
+		if err != nil {
+			return 0, nil, err
+		}
+		status, answer, err := c.do(ctx, http.MethodPost, path(id), raw, limit)
+		if err != nil || status != http.StatusUnauthorized || attempt == 2 {
+			return status, answer, err
+		}
+		if err := c.renew(ctx, login); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// renew logs in again, unless somebody else has since the login of that
+// number.
+func (c *Client) renew(ctx context.Context, login int) error {
+	c.renewing.Lock()
+	defer c.renewing.Unlock()
+	c.mu.Lock()
+	current := c.logins
+	c.mu.Unlock()
+	if current != login {
+		return nil
+	}
+	c.cfg.Logger.Info("the session has ended; logging in again")
+	if err := c.Authenticate(ctx); err != nil {
+		return err
+	}
+	if c.Renewed != nil {
+		return c.Renewed(ctx)
+	}
+	return nil
+}
+
+// do makes one request and reads the whole answer, limit bytes at most.
+func (c *Client) do(ctx context.Context, method, path string, body []byte, limit int64) (int, []byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timeout := c.cfg.RequestTimeout + Allowance(int64(len(body)))
+	timer := time.AfterFunc(timeout, func() { cancel(fmt.Errorf("no answer within %v", timeout)) })
+	defer timer.Stop()
+
+	address := strings.TrimSuffix(c.base.String(), "/") + "/" + path
+	var reader io.Reader
+	if body != nil {
+		reader = bytes.NewReader(body)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, address, reader)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%s %s: malformed path", method, path)
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	request.Header.Set("Accept", "application/json")
+	answer, err := c.http.Do(request)
+	if err != nil {
+		return 0, nil, c.failed(ctx, method, path, err)
+	}
+	defer answer.Body.Close()
+	if answer.ContentLength > 0 {
+		timer.Reset(c.cfg.RequestTimeout + Allowance(min(answer.ContentLength, limit)))
+	}
+	raw, err := io.ReadAll(io.LimitReader(answer.Body, limit+1))
+	if err != nil {
+		return 0, nil, c.failed(ctx, method, path, err)
+	}
+	if int64(len(raw)) > limit {
+		return 0, nil, fmt.Errorf("%s %s: the answer is larger than the limit of %d bytes", method, path, limit)
+	}
+	return answer.StatusCode, raw, nil
+}
+
+func (c *Client) failed(ctx context.Context, method, path string, err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("%s %s at %s: %w", method, beacon.Excerpt(path, 200), c.base.Host, err)
+}
+
+func (c *Client) statusError(method, path string, status int, answer []byte) error {
+	return &StatusError{Method: method, Path: path, Status: status, Message: beacon.Excerpt(protocol.DecodeError(answer), 200)}
+}
+
+// escape makes a hash one segment of a path. Dots alone would be taken for a
+// way up, so they are escaped as well.
+func escape(hash string) string {
+	if hash == "." || hash == ".." {
+		return strings.ReplaceAll(hash, ".", "%2E")
+	}
+	return url.PathEscape(hash)
+}

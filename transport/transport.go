@@ -1,0 +1,64 @@
+// Package transport is the contract between a worker and its server. The
+// packages below it implement it, each for one way to connect.
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ultravisor/beacon"
+)
+
+// ErrDisconnected is returned by a Session whose link is gone. Dial again.
+var ErrDisconnected = errors.New("disconnected")
+
+// ErrRefused is returned for a report that the server will never accept as it
+// is, because it is too large, say. Sending it again cannot help.
+var ErrRefused = errors.New("refused by the server")
+
+// An ItemError is returned by Next for an item that arrived malformed. The
+// session is fine; the item is to be reported as failed.
+type ItemError struct {
+	Hash string // never empty
+	Err  error
+}
+
+func (e *ItemError) Error() string { return fmt.Sprintf("work item %s: %v", e.Hash, e.Err) }
+
+// Unwrap returns what was wrong.
+func (e *ItemError) Unwrap() error { return e.Err }
+
+// A Dial opens a registered session. A worker calls it again after every loss,
+// never while an earlier session of its is open. An error with code
+// beacon.Rejected is final: the server does not want this beacon. So is one
+// with code beacon.Invalid: the configuration is wrong.
+type Dial func(ctx context.Context) (Session, error)
+
+// A Session is one live, registered link. Next is called from one goroutine at
+// a time, the other methods from many. All of them return soon after their
+// context is done or the link is lost; a lost link is ErrDisconnected, and an
+// error that is neither this nor ErrRefused may go away by itself.
+type Session interface {
+	// BeaconID is the identity that the server gave this session. It changes
+	// when the server forgot the beacon and the session registered it again.
+	BeaconID() string
+	// Transport names the way in use, for people: "websocket", "http".
+	Transport() string
+	// Done is closed when the link is lost or the session closed.
+	Done() <-chan struct{}
+	// Next waits for a work item. It is called only when a slot is free, so a
+	// polling session asks its server no earlier. An item that is malformed is
+	// an ItemError. An item that arrives while nobody waits is kept for the
+	// next call.
+	Next(ctx context.Context) (beacon.WorkItem, error)
+	// Progress passes progress on. It may be dropped by the link.
+	Progress(ctx context.Context, hash string, p beacon.Progress) error
+	// Complete reports a result, Fail a provider's error. Both return nil when
+	// the server has the report or says that it no longer wants it.
+	Complete(ctx context.Context, hash string, r beacon.Result) error
+	Fail(ctx context.Context, hash, message string, log []string) error
+	// Close deregisters the beacon, if ctx and link allow, frees the link and
+	// ends calls that are under way. It may be called twice.
+	Close(ctx context.Context) error
+}

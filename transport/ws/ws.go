@@ -1,0 +1,577 @@
+// Package ws connects a worker to an Ultravisor server by WebSocket, over which
+// the server pushes work.
+//
+// Servers acknowledge nothing on the socket, so a report counts as delivered
+// once the server has answered a ping that was sent after it: frames are
+// handled in order. What is too large for a frame, or cannot be confirmed that
+// way, goes by HTTP. And since servers of March 2026 never push what had to
+// wait, the session also asks for work by HTTP while it has a free slot.
+package ws
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/protocol"
+	"github.com/ultravisor/beacon/transport"
+	"github.com/ultravisor/beacon/transport/session"
+)
+
+// patience is how long a server may take to push the next item after a report
+// before it is asked for one.
+const patience = 25 * time.Millisecond
+
+// Dial makes a transport.Dial that logs in, upgrades and registers.
+func Dial(cfg session.Config) transport.Dial {
+	return func(ctx context.Context) (transport.Session, error) {
+		client, err := session.NewClient(cfg)
+		if err != nil {
+			return nil, err
+		}
+		s, err := open(ctx, client)
+		if err != nil {
+			client.Close()
+			return nil, fmt.Errorf("connect by WebSocket: %w", err)
+		}
+		return s, nil
+	}
+}
+
+// Probe makes a function that finds out whether the server can be reached by
+// WebSocket, without registering.
+func Probe(cfg session.Config) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		client, err := session.NewClient(cfg)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		if err := client.Authenticate(ctx); err != nil {
+			return err
+		}
+		conn, err := upgrade(ctx, client)
+		if err != nil {
+			return err
+		}
+		if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
+			return fmt.Errorf("close WebSocket: %w", err)
+		}
+		return nil
+	}
+}
+
+func upgrade(ctx context.Context, client *session.Client) (*websocket.Conn, error) {
+	cfg := client.Config()
+	ctx, cancel := context.WithTimeout(ctx, cfg.RequestTimeout)
+	defer cancel()
+	//nolint:bodyclose // Dial closes the body; its documentation says so
+	conn, answer, err := websocket.Dial(ctx, client.URL().String(), &websocket.DialOptions{HTTPClient: client.HTTP()})
+	if err != nil {
+		if answer != nil && answer.StatusCode != http.StatusSwitchingProtocols {
+			return nil, fmt.Errorf("upgrade refused with status %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
+		}
+		return nil, fmt.Errorf("upgrade at %s: %w", client.URL().Host, err)
+	}
+	conn.SetReadLimit(cfg.MaxMessage)
+	return conn, nil
+}
+
+func open(ctx context.Context, client *session.Client) (*socket, error) {
+	if err := client.Authenticate(ctx); err != nil {
+		return nil, err
+	}
+	conn, err := upgrade(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{
+		client: client, cfg: client.Config(), conn: conn,
+		intake:     session.NewIntake(client.Config(), patience),
+		log:        client.Config().Logger,
+		sending:    make(chan struct{}, 1),
+		registered: make(chan struct{}, 1),
+		left:       make(chan struct{}),
+		confirm:    make(chan struct{}, 1),
+	}
+	s.life, s.end = context.WithCancelCause(context.Background())
+	s.tasks.Go(s.read)
+	s.tasks.Go(s.confirmations)
+	if err := s.await(ctx); err != nil {
+		s.stop(err)
+		return nil, err
+	}
+	s.tasks.Go(s.ping)
+	s.tasks.Go(s.heartbeat)
+	s.tasks.Go(s.poll)
+	return s, nil
+}
+
+type socket struct {
+	client *session.Client
+	cfg    session.Config
+	conn   *websocket.Conn
+	intake *session.Intake
+	log    *slog.Logger
+
+	life  context.Context // of the session; its cause says why it ended
+	end   context.CancelCauseFunc
+	tasks sync.WaitGroup
+	close sync.Once
+
+	sending    chan struct{} // held while frames are written that must be adjacent
+	unsent     atomic.Int64  // bytes of frames being written
+	heard      atomic.Int64  // counts arrivals of bytes
+	registered chan struct{}
+	left       chan struct{} // closed when the server has acknowledged our leave
+	leftOnce   sync.Once
+
+	mu      sync.Mutex
+	waiting []chan error // for the next confirmation
+	confirm chan struct{}
+}
+
+func (s *socket) BeaconID() string      { return s.client.BeaconID() }
+func (s *socket) Transport() string     { return "websocket" }
+func (s *socket) Done() <-chan struct{} { return s.life.Done() }
+
+// await registers and waits until the server has confirmed it.
+func (s *socket) await(ctx context.Context) error {
+	if err := s.register(ctx); err != nil {
+		return err
+	}
+	timer := time.NewTimer(s.cfg.RequestTimeout)
+	defer timer.Stop()
+	select {
+	case <-s.registered:
+		return nil
+	case <-s.life.Done():
+		return s.cause()
+	case <-timer.C:
+		return fmt.Errorf("register: the server did not answer within %v", s.cfg.RequestTimeout)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *socket) register(ctx context.Context) error {
+	frame, err := protocol.EncodeRegister(s.client.Registration())
+	if err != nil {
+		return beacon.Errorf(beacon.Invalid, "register: %w", err)
+	}
+	return s.write(ctx, frame)
+}
+
+// Register introduces the beacon anew, as r says, on the same link: what runs
+// goes on and is reported as before.
+func (s *socket) Register(ctx context.Context, r protocol.Registration) error {
+	earlier := s.BeaconID()
+	s.client.SetRegistration(r)
+	select { // an answer to an earlier registration confirms nothing now
+	case <-s.registered:
+	default:
+	}
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	return s.during(ctx, func(ctx context.Context) error { return s.client.Retire(ctx, earlier) })
+}
+
+// cause is why the session ended: ErrDisconnected, or that the server rejected
+// the beacon.
+func (s *socket) cause() error {
+	err := context.Cause(s.life)
+	if errors.Is(err, transport.ErrDisconnected) || beacon.CodeOf(err) == beacon.Rejected {
+		return err
+	}
+	return fmt.Errorf("%w: session closed", transport.ErrDisconnected)
+}
+
+// lose ends the session because of an error on the link.
+func (s *socket) lose(err error) {
+	if beacon.CodeOf(err) != beacon.Rejected && !errors.Is(err, transport.ErrDisconnected) {
+		err = fmt.Errorf("%w: %w", transport.ErrDisconnected, err)
+	}
+	s.end(err)
+}
+
+// stop ends the session and waits for everything that it started.
+func (s *socket) stop(err error) {
+	s.end(err)
+	_ = s.conn.CloseNow() // closed already, or closed now
+	s.tasks.Wait()
+	s.client.Close()
+}
+
+// keptBuffer is the capacity up to which the reader's buffer is used again.
+const keptBuffer = 1 << 20
+
+// read owns the receiving end.
+func (s *socket) read() {
+	var buffer bytes.Buffer
+	for {
+		kind, r, err := s.conn.Reader(s.life)
+		if err == nil {
+			if buffer.Cap() > keptBuffer {
+				buffer = bytes.Buffer{}
+			}
+			buffer.Reset()
+			_, err = buffer.ReadFrom(counted{r, &s.heard})
+		}
+		if err != nil {
+			s.lose(s.readError(err))
+			return
+		}
+		if kind != websocket.MessageText {
+			s.log.Debug("ignored a binary frame from the server", "bytes", buffer.Len())
+			continue
+		}
+		s.heard.Add(1)
+		if err := s.handle(buffer.Bytes()); err != nil {
+			s.lose(err)
+			return
+		}
+	}
+}
+
+// counted notes every arrival, so that a large message on a slow link does not
+// look like silence.
+type counted struct {
+	io.Reader
+	arrivals *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.arrivals.Add(1)
+	return n, err
+}
+
+func (s *socket) readError(err error) error {
+	var closed websocket.CloseError
+	switch {
+	case errors.As(err, &closed) && closed.Code == protocol.CloseRejected:
+		return rejected(closed.Reason)
+	case errors.As(err, &closed):
+		return fmt.Errorf("the server closed the connection with code %d (%s)", closed.Code, beacon.Excerpt(closed.Reason, 120))
+	case errors.Is(err, websocket.ErrMessageTooBig):
+		return fmt.Errorf("the server sent a message larger than the limit of %d bytes: raise the limit if it is meant", s.cfg.MaxMessage)
+	}
+	return fmt.Errorf("read: %w", err)
+}
+
+func rejected(reason string) error {
+	if reason == "" {
+		reason = "no reason given"
+	}
+	return beacon.Errorf(beacon.Rejected, "the server rejected this beacon: %s (check the join secret)", beacon.Excerpt(reason, 200))
+}
+
+func (s *socket) handle(frame []byte) error {
+	e, err := protocol.DecodeEvent(frame)
+	if err != nil {
+		s.log.Warn("ignored a frame from the server", "err", err)
+		return nil
+	}
+	switch e.EventType {
+	case protocol.EventWorkItem:
+		return s.intake.Push(s.life, e.WorkItem)
+	case protocol.EventRegistered:
+		if e.BeaconID == "" {
+			s.log.Warn("the server registered this beacon without an id")
+		}
+		s.client.SetBeaconID(e.BeaconID)
+		select {
+		case s.registered <- struct{}{}:
+		default:
+		}
+	case protocol.EventRejected:
+		return rejected(e.Reason)
+	case protocol.EventDeregistered:
+		s.leftOnce.Do(func() { close(s.left) })
+	default:
+		s.log.Debug("ignored an unknown event", "event", beacon.Excerpt(e.EventType, 80), "action", beacon.Excerpt(e.Action, 80))
+	}
+	return nil
+}
+
+// write sends frames without another one between them. Ctx bounds the wait for
+// the socket; a frame that has begun is finished, or the link ends, since half a
+// frame cannot be taken back.
+func (s *socket) write(ctx context.Context, frames ...[]byte) error {
+	select {
+	case s.sending <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.life.Done():
+		return s.cause()
+	}
+	defer func() { <-s.sending }()
+	for _, frame := range frames {
+		if err := s.writeFrame(frame); err != nil {
+			s.lose(fmt.Errorf("write: %w", err))
+			return s.cause()
+		}
+	}
+	return nil
+}
+
+func (s *socket) writeFrame(frame []byte) error {
+	s.unsent.Add(int64(len(frame)))
+	defer s.unsent.Add(-int64(len(frame)))
+	ctx, cancel := context.WithTimeout(s.life, s.cfg.RequestTimeout+session.Allowance(int64(len(frame))))
+	defer cancel()
+	return s.conn.Write(ctx, websocket.MessageText, frame)
+}
+
+// ping finds out when the peer is gone without a word.
+func (s *socket) ping() {
+	tick := time.NewTicker(s.cfg.PingInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.life.Done():
+			return
+		}
+		if s.intake.Stalled() {
+			continue // nobody reads, so no pong could arrive
+		}
+		if err := s.pong(); err != nil && s.life.Err() == nil && !errors.Is(err, errUnconfirmed) {
+			s.lose(err)
+		}
+	}
+}
+
+// errUnconfirmed says that a pong could not arrive, for reasons that are no
+// fault of the link.
+var errUnconfirmed = errors.New("not confirmed")
+
+// pong sends a ping and waits for its answer.
+func (s *socket) pong() error {
+	for {
+		heard := s.heard.Load()
+		timeout := s.cfg.PingTimeout + session.Allowance(s.unsent.Load())
+		ctx, cancel := context.WithTimeout(s.life, timeout)
+		err := s.conn.Ping(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case s.life.Err() != nil:
+			return s.cause()
+		case s.intake.Stalled():
+			return errUnconfirmed
+		case s.heard.Load() != heard:
+			continue // slow, not silent
+		}
+		return fmt.Errorf("the server has been silent for %v", timeout)
+	}
+}
+
+// confirmed waits until the server has handled all that was written so far.
+func (s *socket) confirmed(ctx context.Context) error {
+	done := make(chan error, 1)
+	s.mu.Lock()
+	s.waiting = append(s.waiting, done)
+	s.mu.Unlock()
+	select {
+	case s.confirm <- struct{}{}:
+	default:
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-s.intake.Stall():
+		return errUnconfirmed // nobody reads, so no pong could arrive
+	case <-s.life.Done():
+		return s.cause()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// confirmations sends one ping for all reports that wait for confirmation.
+func (s *socket) confirmations() {
+	for {
+		select {
+		case <-s.confirm:
+		case <-s.life.Done():
+			return
+		}
+		s.mu.Lock()
+		batch := s.waiting
+		s.waiting = nil
+		s.mu.Unlock()
+		if len(batch) == 0 {
+			continue
+		}
+		err := s.pong()
+		if err != nil && !errors.Is(err, errUnconfirmed) {
+			s.lose(err)
+			err = s.cause()
+		}
+		for _, done := range batch {
+			done <- err
+		}
+	}
+}
+
+// heartbeat tells the server on the socket that the beacon is alive, and asks
+// it by HTTP whether it still knows the beacon: on the socket it would not say.
+func (s *socket) heartbeat() {
+	tick := time.NewTicker(s.cfg.HeartbeatInterval)
+	defer tick.Stop()
+	unknown := 0
+	for {
+		select {
+		case <-tick.C:
+		case <-s.life.Done():
+			return
+		}
+		frame, err := protocol.EncodeHeartbeat(s.BeaconID())
+		if err == nil {
+			err = s.write(s.life, frame)
+		}
+		if err != nil {
+			return
+		}
+		switch err := s.client.Heartbeat(s.life); {
+		case err == nil:
+			unknown = 0
+		case s.life.Err() != nil:
+			return
+		case errors.Is(err, session.ErrUnknownBeacon):
+			if unknown++; unknown > maxUnknown {
+				s.lose(errors.New("the server keeps forgetting this beacon"))
+				return
+			}
+			s.log.Warn("the server no longer knows this beacon; registering again", "beacon", s.BeaconID())
+			if err := s.register(s.life); err != nil {
+				return
+			}
+		default:
+			s.log.Warn("heartbeat by HTTP failed", "err", err)
+		}
+	}
+}
+
+// maxUnknown is how often in a row a beacon registers again on one socket.
+const maxUnknown = 3
+
+func (s *socket) poll() {
+	failing := false
+	// The only end is that of the session: a server that cannot be polled can
+	// still push.
+	_ = s.intake.Run(s.life, func(ctx context.Context) ([]byte, error) {
+		raw, err := s.client.Poll(ctx)
+		if err != nil && ctx.Err() == nil && !failing {
+			s.log.Warn("asking for work by HTTP failed; relying on what the server pushes", "err", err)
+		}
+		failing = err != nil
+		return raw, err
+	})
+}
+
+func (s *socket) Next(ctx context.Context) (beacon.WorkItem, error) {
+	item, err := s.intake.Next(ctx, s.life.Done())
+	if errors.Is(err, transport.ErrDisconnected) {
+		err = s.cause()
+	}
+	return item, err
+}
+
+func (s *socket) Progress(ctx context.Context, hash string, p beacon.Progress) error {
+	frame, err := protocol.EncodeProgress(hash, p)
+	if err != nil {
+		return fmt.Errorf("progress: %w", err)
+	}
+	if len(frame) > s.cfg.MaxFrame {
+		return s.during(ctx, func(ctx context.Context) error { return s.client.Progress(ctx, hash, p) })
+	}
+	return s.write(ctx, frame)
+}
+
+func (s *socket) Complete(ctx context.Context, hash string, r beacon.Result) error {
+	frame, err := protocol.EncodeComplete(hash, r)
+	if err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
+	}
+	return s.report(ctx, frame, func(ctx context.Context) error { return s.client.Complete(ctx, hash, r) })
+}
+
+func (s *socket) Fail(ctx context.Context, hash, message string, log []string) error {
+	frame, err := protocol.EncodeError(hash, message, log)
+	if err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
+	}
+	return s.report(ctx, frame, func(ctx context.Context) error { return s.client.Fail(ctx, hash, message, log) })
+}
+
+// report delivers a frame and has it confirmed, or delivers it by HTTP.
+func (s *socket) report(ctx context.Context, frame []byte, byHTTP func(context.Context) error) error {
+	err := errUnconfirmed
+	if len(frame) <= s.cfg.MaxFrame && !s.intake.Stalled() {
+		if err = s.write(ctx, frame); err == nil {
+			err = s.confirmed(ctx)
+		}
+	}
+	if errors.Is(err, errUnconfirmed) {
+		err = s.during(ctx, byHTTP)
+	}
+	if err == nil {
+		s.intake.Reported()
+	}
+	return err
+}
+
+// during runs a call that ends with the session.
+func (s *socket) during(ctx context.Context, call func(context.Context) error) error {
+	return session.During(ctx, s.life, s.cause, call)
+}
+
+func (s *socket) Close(ctx context.Context) error {
+	var err error
+	s.close.Do(func() {
+		s.intake.Close()
+		if s.life.Err() == nil {
+			err = s.deregister(ctx)
+		}
+		s.stop(nil)
+	})
+	return err
+}
+
+// deregister takes leave and shakes hands on the end of the connection, so that
+// the server has let go of it before the next one begins.
+func (s *socket) deregister(ctx context.Context) error {
+	frame, err := protocol.EncodeDeregister(s.BeaconID())
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = s.conn.CloseNow() })() // ends what waits below
+	if err := s.write(ctx, frame); err != nil {
+		return fmt.Errorf("deregister: %w", err)
+	}
+	select {
+	case <-s.left:
+	case <-s.life.Done():
+		return fmt.Errorf("deregister: %w", s.cause())
+	case <-ctx.Done():
+		return fmt.Errorf("deregister: %w", ctx.Err())
+	}
+	if err := s.conn.Close(websocket.StatusNormalClosure, "done"); err != nil && websocket.CloseStatus(err) == -1 {
+		s.log.Debug("the connection did not end in order", "err", err)
+	}
+	return nil
+}
