@@ -15,20 +15,16 @@ import (
 func TestLocalToAPipe(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	read := make(chan []byte)
-	go func() {
-		defer close(read)
-		f, err := os.Open(pipe)
-		if err != nil {
-			return
-		}
-		defer f.Close()
-		all, _ := io.ReadAll(f)
-		read <- all
-	}()
+	// The reader is there before the writer, who does not wait for one. What is
+	// written stays in the pipe until it is read.
+	reader, err := os.OpenFile(pipe, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	require.NoError(t, err)
+	defer reader.Close()
 	_, result := local(t, "", pipe)
 	require.Equal(t, 0, result.ExitCode())
-	require.Equal(t, "NOTHING", string(<-read))
+	got, err := io.ReadAll(reader)
+	require.NoError(t, err)
+	require.Equal(t, "NOTHING", string(got))
 }
 
 // A new file has the permissions that the user's new files have.
