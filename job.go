@@ -10,6 +10,9 @@ import (
 type Job struct {
 	// Item is the work item; its Action is one that the provider declared.
 	Item WorkItem
+	// Tenant is whose item it is: what one tenant's items store, spend or are
+	// granted is never another's. DefaultTenant where nobody speaks of tenants.
+	Tenant string
 	// Dir is the item's own directory, empty but for the staged source. It is
 	// never nil, it is removed when the item ends, and everything a provider
 	// does with files on an item's behalf goes through it.
@@ -21,6 +24,9 @@ type Job struct {
 	// OnProgress receives what Progress is given; nil drops it.
 	OnProgress func(Progress)
 }
+
+// DefaultTenant owns every item that no other tenant does.
+const DefaultTenant = "default"
 
 // Progress reports how far the job has come. It may be called from any
 // goroutine of the provider while Run runs, as often as it likes: whoever

@@ -130,7 +130,7 @@ func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, o
 		}
 	}
 	result, err = e.call(ctx, provider, &beacon.Job{
-		Item: item, Dir: dir.Root, Source: source, Output: output, OnProgress: onProgress,
+		Item: item, Tenant: beacon.DefaultTenant, Dir: dir.Root, Source: source, Output: output, OnProgress: onProgress,
 	})
 	result.Log = append(notes, result.Log...)
 	if err != nil {
