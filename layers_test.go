@@ -30,6 +30,8 @@ var layers = map[string][]string{
 	"staging":                {"", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},
+	"builtin":                {"", "builtin/shell"},
+	"builtin/shell":          {""},
 	"hostfuncs/abi":          {},
 	"hostfuncs/wasi":         {"guestfs", "hostfuncs/abi"},
 	"hostfuncs":              {"", "guestfs", "hostfuncs/abi"},
@@ -51,7 +53,7 @@ var layers = map[string][]string{
 	"examples/wasm/transform/native":   {"examples/wasm/transform/provider", "guest-sdk/go/guest", "guest-sdk/go/native"},
 	"examples/wasm/transform/generate": {},
 	"cmd/beacon": {
-		"", "executor", "hostfuncs", "hub", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
+		"", "builtin", "executor", "hostfuncs", "hub", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/builtin"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 )
 
@@ -31,7 +32,7 @@ type config struct {
 	JoinSecret string // the same
 
 	Providers    []providerConfig
-	Capabilities []string // of providers that are built in
+	Capabilities []string // sources without a configuration; counts if there are no Providers
 
 	MaxConcurrent       int
 	PollIntervalMs      int64
@@ -48,13 +49,16 @@ type config struct {
 	BindAddresses []json.RawMessage
 	HostID        string
 	SharedMounts  []string // roots
+
+	found bool // there is a file
 }
 
-// A providerConfig names a module, or the folder of its source.
+// A providerConfig names a built-in provider, a module, or the folder of a
+// module's source.
 type providerConfig struct {
 	Source string
 	Config beacon.Settings
-	// Memory bounds the module's memory, such as "64M".
+	// Memory bounds a module's memory, such as "64M".
 	Memory string
 
 	memory byteSize
@@ -69,6 +73,7 @@ func readConfig(path string) (config, error) {
 	if path == "" && errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
+	c.found = true
 	path = cmp.Or(path, configName)
 	if err != nil {
 		return c, usagef("configuration %s: %w", path, unwrapPath(err))
@@ -110,13 +115,10 @@ func decodeConfig(raw []byte, into *config) error {
 		return fmt.Errorf("MaxConcurrent is %d: want at least 1", into.MaxConcurrent)
 	case min(into.PollIntervalMs, into.HeartbeatIntervalMs, into.ReconnectIntervalMs, into.DrainTimeoutMs) < 0:
 		return errors.New("an interval is below zero")
-	case len(into.Capabilities) > 0:
-		return fmt.Errorf("key Capabilities names %s, but this version of Beacon has no built-in providers: give Providers with modules",
-			beacon.Excerpt(strings.Join(into.Capabilities, ", "), 200))
 	}
 	for i, p := range into.Providers {
 		if p.Source == "" {
-			return fmt.Errorf("in Providers, entry %d has no Source: name a .wasm file or a folder of source", i)
+			return fmt.Errorf("in Providers, entry %d has no Source: name %s, a .wasm file or a folder of source", i, strings.Join(builtin.Names(), ", "))
 		}
 	}
 	return nil
@@ -125,7 +127,9 @@ func decodeConfig(raw []byte, into *config) error {
 func fields(t reflect.Type) []string {
 	var names []string
 	for i := range t.NumField() {
-		names = append(names, t.Field(i).Name)
+		if t.Field(i).IsExported() {
+			names = append(names, t.Field(i).Name)
+		}
 	}
 	return names
 }

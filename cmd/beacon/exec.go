@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -10,18 +11,22 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
+	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/staging"
 )
 
 type execOptions struct {
 	streams
 	module      string
+	capability  string
 	moduleFlags moduleFlags
 	settings    settingFlags
 	action      string
@@ -37,11 +42,12 @@ type execOptions struct {
 func newExecCommand(s streams) *cobra.Command {
 	o := &execOptions{streams: s}
 	cmd := &cobra.Command{
-		Use:   "exec --module MODULE [flags] [-- ARGUMENT...]",
+		Use:   "exec (--module MODULE | --capability NAME) [flags] [-- ARGUMENT...]",
 		Short: "Run one work item here, without a server",
 		Long: `Run one work item here, without a server, in the same sandbox as a worker would.
 
 MODULE is a .wasm file, or the folder of a provider's source, which is built first.
+NAME is a provider that is built in, which no sandbox is around: ` + strings.Join(builtin.Names(), ", ") + `.
 For a plain WASI program the words after -- are its arguments; in them {SourcePath}
 and {OutputPath} stand for the files as the program sees them. Without arguments its
 standard input is the work item as JSON; --set Stdin=source gives it the source instead,
@@ -50,7 +56,8 @@ standard input is the work item as JSON; --set Stdin=source gives it the source 
 Exit codes: 0 success, 1 the item failed, 2 usage, 4 the module was refused,
 5 a limit was hit, 130 interrupted.`,
 		Example: `  beacon exec --module ./examples/wasm/transform --set To=jsonl --source data.csv --output data.jsonl
-  beacon exec --module jq.wasm --source data.json -- -c .items {SourcePath}`,
+  beacon exec --module jq.wasm --source data.json -- -c .items {SourcePath}
+  beacon exec --capability Shell --source data.csv --set Command='wc -l {SourcePath}'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
 				return usagef("unexpected argument %q: arguments for the program go after --", args[0])
@@ -61,6 +68,7 @@ Exit codes: 0 success, 1 the item failed, 2 usage, 4 the module was refused,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.module, "module", "m", "", "the provider: a .wasm file or a folder of source")
+	f.StringVarP(&o.capability, "capability", "c", "", "instead of a module: a built-in provider, "+strings.Join(builtin.Names(), ", "))
 	f.StringVarP(&o.action, "action", "a", "", "the action; default is the provider's first")
 	f.StringVar(&o.source, "source", "", "a file to work on")
 	f.StringVarP(&o.output, "output", "o", "", "where to put the output file")
@@ -74,8 +82,13 @@ Exit codes: 0 success, 1 the item failed, 2 usage, 4 the module was refused,
 }
 
 func (o *execOptions) run(ctx context.Context) (err error) {
-	if o.module == "" {
-		return usagef("--module is missing: name a .wasm file or a folder of source")
+	switch {
+	case o.module == "" && o.capability == "":
+		return usagef("--module is missing: name a .wasm file or a folder of source (or, with --capability, a built-in provider)")
+	case o.module != "" && o.capability != "":
+		return usagef("--module and --capability are both given: an item has one provider")
+	case o.capability != "" && !builtin.Is(o.capability):
+		return usagef("--capability %s: built in are %s", beacon.Excerpt(o.capability, 80), strings.Join(builtin.Names(), ", "))
 	}
 	if o.timeout <= 0 {
 		return usagef("--timeout %s: want a time above zero, such as 30s", o.timeout)
@@ -108,20 +121,18 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	rt, err := o.moduleFlags.runtime(dirs, log)
+	all, closeAll, err := offers(ctx, []providerConfig{{Source: cmp.Or(o.capability, o.module), Config: config, memory: o.moduleFlags.memory}},
+		func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs)
+	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err
 	}
-	m, err := load(ctx, rt, dirs, o.module, config, o.moduleFlags.limits())
+	registry, err := registryOf(all)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.Close(context.WithoutCancel(ctx))) }()
-	registry, err := beacon.NewRegistry(m.Module)
-	if err != nil {
-		return err
-	}
-	capability := m.Capability().Name
+	m := all[0].Capability()
+	capability := m.Name
 	if _, _, err := registry.Resolve(capability, o.action); err != nil {
 		return usage(err)
 	}
@@ -132,6 +143,11 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	download := staging.NewDownloader(0)
 	defer download.CloseIdle()
+
+	if err := registry.Initialize(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, registry.Shutdown(context.WithoutCancel(ctx))) }()
 
 	o.unknownSettings(m, settings)
 
@@ -158,8 +174,8 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 
 // unknownSettings says which settings nobody is going to read: most likely they
 // are misspelt.
-func (o *execOptions) unknownSettings(m loaded, settings beacon.Settings) {
-	actions := m.Capability().Actions
+func (o *execOptions) unknownSettings(c beacon.Capability, settings beacon.Settings) {
+	actions := c.Actions
 	action := actions[max(0, slices.IndexFunc(actions, func(a beacon.Action) bool { return a.Name == o.action }))]
 	if o.quiet || len(action.Settings) == 0 {
 		return
@@ -171,7 +187,7 @@ func (o *execOptions) unknownSettings(m loaded, settings beacon.Settings) {
 	for name := range sorted(settings) {
 		if !slices.Contains(known, name) {
 			fmt.Fprintf(o.err, "note: %s/%s declares no setting %q; the nearest is %q\n",
-				m.Capability().Name, action.Name, beacon.Excerpt(name, 80), nearest(name, known))
+				c.Name, action.Name, beacon.Excerpt(name, 80), nearest(name, known))
 		}
 	}
 }

@@ -68,6 +68,7 @@ func newRootCommand(s streams) *cobra.Command {
 		newSubmitCommand(s),
 		newHubCommand(s),
 		newInspectCommand(s),
+		newProvidersCommand(s),
 		newVersionCommand(s),
 	)
 	return root

@@ -22,8 +22,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
 	"github.com/ultravisor/beacon/protocol"
+	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/staging"
 	"github.com/ultravisor/beacon/submit"
 	"github.com/ultravisor/beacon/transport"
@@ -38,6 +40,7 @@ import (
 type runOptions struct {
 	streams
 	modules       []string
+	capabilities  []string
 	moduleFlags   moduleFlags
 	server        string
 	listen        string
@@ -58,12 +61,14 @@ type runOptions struct {
 func newRunCommand(s streams) *cobra.Command {
 	o := &runOptions{streams: s}
 	cmd := &cobra.Command{
-		Use:   "run --module MODULE [flags]",
+		Use:   "run [--module MODULE] [--capabilities NAME,...] [flags]",
 		Short: "Run a worker: connect to a server and carry out its work items",
 		Long: `Run a worker: connect to a server and carry out its work items.
 
 MODULE is a .wasm file, or the folder of a provider's source, which is built first;
-the flag may be repeated. Without --server the worker uses the server that answers on
+the flag may be repeated. NAME is a provider that is built in: ` + strings.Join(builtin.Names(), ", ") + `.
+What is not said here comes from the configuration file; a file, or a call with
+--server, that names no provider means Shell, as for the Node worker. Without --server the worker uses the server that answers on
 ` + defaultListen + `, or starts a hub of its own there, which ends with the worker.
 
 The first SIGINT or SIGTERM stops taking work and lets running items finish, the
@@ -79,6 +84,7 @@ second ends the process.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.configPath, "config", "f", "", "configuration file (default "+configName+", if there is one)")
 	f.StringArrayVarP(&o.modules, "module", "m", nil, "a provider: a .wasm file or a folder of source; may be repeated")
+	f.StringSliceVar(&o.capabilities, "capabilities", nil, "built-in providers to offer: "+strings.Join(builtin.Names(), ", "))
 	f.StringVarP(&o.server, "server", "s", "", "the server's URL, also BEACON_SERVER")
 	f.StringVar(&o.listen, "listen", defaultListen, "without --server: where to look for a server, or else start a hub")
 	f.StringVar(&o.name, "name", "beacon-worker", "the worker's name, also BEACON_NAME")
@@ -122,12 +128,15 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	o.file.Password = cmp.Or(os.Getenv("BEACON_PASSWORD"), o.file.Password)
 	o.file.JoinSecret = cmp.Or(os.Getenv("BEACON_JOIN_SECRET"), o.file.JoinSecret)
 
-	// Modules on the command line replace those of the file.
+	// Providers on the command line replace those of the file.
 	settings, err := o.moduleFlags.settings()
 	if err != nil {
 		return err
 	}
-	if len(o.modules) > 0 {
+	switch {
+	case len(o.capabilities) > 0 || len(o.modules) == 0 && (o.file.found || o.server != ""):
+		o.file.capable(o.capabilities)
+	case len(o.modules) > 0:
 		o.file.Providers = nil
 	}
 	for _, path := range o.modules {
@@ -149,7 +158,7 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 func (o *runOptions) run(ctx context.Context) (err error) {
 	switch {
 	case len(o.file.Providers) == 0:
-		return usagef("--module is missing: name a .wasm file or a folder of source")
+		return errNothing()
 	case o.maxConcurrent < 1:
 		return usagef("--max-concurrent %d: want at least 1", o.maxConcurrent)
 	case o.exitIdle < 0 || o.maxUptime < 0:
@@ -173,27 +182,12 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level}))
 
-	rt, err := o.moduleFlags.runtime(dirs, log)
+	all, closeAll, err := offers(ctx, o.file.Providers, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs)
+	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err
 	}
-	var modules []loaded
-	var providers []beacon.Provider
-	closeModules := func() (err error) {
-		for _, m := range modules {
-			err = errors.Join(err, m.Close(context.WithoutCancel(ctx)))
-		}
-		return err
-	}
-	defer func() { err = errors.Join(err, closeModules()) }()
-	for _, p := range o.file.Providers {
-		m, err := load(ctx, rt, dirs, p.Source, p.Config, p.limits())
-		if err != nil {
-			return err
-		}
-		modules, providers = append(modules, m), append(providers, m.Module)
-	}
-	registry, err := beacon.NewRegistry(providers...)
+	registry, err := registryOf(all)
 	if err != nil {
 		return err
 	}
@@ -218,7 +212,8 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if err := registry.Initialize(ctx); err != nil {
 		return err
 	}
-	o.announce(server, embedded != nil, modules)
+	defer func() { err = errors.Join(err, registry.Shutdown(context.WithoutCancel(ctx))) }()
+	o.announce(server, embedded != nil, all)
 
 	download := staging.NewDownloader(0)
 	defer download.CloseIdle()
@@ -231,7 +226,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		if !o.verbose {
 			level.Set(slog.LevelWarn)
 		}
-		o.invite(server, modules)
+		o.invite(server, all)
 	}, log)
 }
 
@@ -267,25 +262,25 @@ func (o *runOptions) findServer(ctx context.Context, log *slog.Logger) (string, 
 }
 
 // announce says what is on offer.
-func (o *runOptions) announce(server string, embedded bool, modules []loaded) {
+func (o *runOptions) announce(server string, embedded bool, all []offered) {
 	where := "server at"
 	if embedded {
 		where = "hub listening on"
 	}
 	fmt.Fprintf(o.out, "beacon: %s %s\n", where, server)
-	for _, m := range modules {
+	for _, m := range all {
 		c := m.Capability()
 		names := make([]string, len(c.Actions))
 		for i, a := range c.Actions {
 			names[i] = a.Name
 		}
-		fmt.Fprintf(o.out, "beacon: %s offers the capability %s with the actions %s\n", m.Name(), c.Name, strings.Join(names, ", "))
+		fmt.Fprintf(o.out, "beacon: %s offers the capability %s with the actions %s\n", m.name, c.Name, strings.Join(names, ", "))
 	}
 }
 
 // invite shows how to try it.
-func (o *runOptions) invite(server string, modules []loaded) {
-	for _, m := range modules {
+func (o *runOptions) invite(server string, all []offered) {
+	for _, m := range all {
 		if line := submitLine(server, m); line != "" {
 			fmt.Fprintf(o.out, "beacon: try it in another terminal:\n\n  %s\n\n", line)
 			return
@@ -295,7 +290,7 @@ func (o *runOptions) invite(server string, modules []loaded) {
 
 // submitLine is a command that works when it is pasted: it shows the example
 // of the first action that has one, or the plainest call there is.
-func submitLine(server string, m loaded) string {
+func submitLine(server string, m offered) string {
 	c := m.Capability()
 	words := []string{self(), "submit", "--server", server, "--capability", c.Name}
 	for _, a := range c.Actions {

@@ -1,0 +1,86 @@
+// Package builtin lists the providers that are part of Beacon: native code,
+// trusted like the worker itself. A configuration names them by their source.
+package builtin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/builtin/shell"
+)
+
+// A Source makes the provider of one built-in capability.
+type Source struct {
+	// Name is what a configuration calls it, and the capability it offers.
+	Name string
+	// Open makes the provider from its configuration, whose keys are the fields
+	// of the provider's Config. An unknown key and a value that makes no sense
+	// are errors with code beacon.Invalid. Nothing is started yet.
+	Open func(config beacon.Settings) (beacon.Provider, error)
+}
+
+// Sources lists what there is, sorted by name.
+func Sources() []Source {
+	return []Source{
+		{"Shell", source(shell.New)},
+	}
+}
+
+// Names lists the names of the sources.
+func Names() []string {
+	var names []string
+	for _, s := range Sources() {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// Is reports whether there is a source of that name.
+func Is(name string) bool { return slices.Contains(Names(), name) }
+
+// Open makes the provider of the source with that name. A name that there is
+// none of is an error with code beacon.NotFound.
+func Open(name string, config beacon.Settings) (beacon.Provider, error) {
+	for _, s := range Sources() {
+		if s.Name != name {
+			continue
+		}
+		p, err := s.Open(config)
+		if err != nil {
+			return nil, beacon.Errorf(beacon.Invalid, "configuration of %s: %w", name, err)
+		}
+		return p, nil
+	}
+	return nil, beacon.Errorf(beacon.NotFound, "there is no built-in provider %s (there is %q)", beacon.Excerpt(name, 80), Names())
+}
+
+// source adapts the constructor of a provider: C is its Config.
+func source[C any, P beacon.Provider](open func(C) (P, error)) func(beacon.Settings) (beacon.Provider, error) {
+	return func(config beacon.Settings) (beacon.Provider, error) {
+		var c C
+		if len(config) > 0 {
+			raw, err := json.Marshal(config)
+			if err != nil {
+				return nil, err
+			}
+			dec := json.NewDecoder(bytes.NewReader(raw))
+			dec.DisallowUnknownFields()
+			if err := dec.Decode(&c); err != nil {
+				return nil, readable(err)
+			}
+		}
+		return open(c)
+	}
+}
+
+// readable says of a value of the wrong type which key has it.
+func readable(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return beacon.Errorf(beacon.Invalid, "%s is a %s: want %s", wrong.Field, wrong.Value, wrong.Type)
+	}
+	return err
+}
