@@ -185,16 +185,20 @@ type broken struct{}
 func (broken) Write([]byte) (int, error) { return 0, errFull }
 
 func TestDispatchEnds(t *testing.T) {
-	ctx, cancel := context.WithCancelCause(within(t))
 	reason := errors.New("somebody pressed Ctrl-C")
-	h := system(t, func(run context.Context, item beacon.WorkItem, _ func(beacon.Progress)) (beacon.Result, error) {
-		cancel(reason)
-		if item.Settings.Text("Do") == "never" {
-			<-run.Done()
-		}
+	started, over := make(chan struct{}), make(chan struct{})
+	h := system(t, func(context.Context, beacon.WorkItem, func(beacon.Progress)) (beacon.Result, error) {
+		started <- struct{}{}
+		<-over
 		return beacon.Result{}, nil
 	})
+	defer close(over)
 	for _, address := range []string{serve(t, h), serve(t, without(h, "/Beacon/Work/DispatchStream"))} {
+		ctx, cancel := context.WithCancelCause(within(t))
+		go func() {
+			<-started
+			cancel(reason)
+		}()
 		_, err := client(t, submit.Config{ServerURL: address}).Dispatch(ctx, do("end"), nil, nil)
 		require.ErrorIs(t, err, reason)
 	}
