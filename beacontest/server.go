@@ -37,6 +37,7 @@ type Server struct {
 	done     map[string]bool
 	progress map[string][]beacon.Progress
 	reports  []Report
+	drained  bool
 	changed  chan struct{}
 }
 
@@ -67,6 +68,7 @@ func (s *Server) Dial(ctx context.Context) (transport.Session, error) {
 	}
 	s.drop()
 	s.sessions++
+	s.drained = false
 	s.current = &memorySession{server: s, id: fmt.Sprintf("bcn-memory-%d", s.sessions), done: make(chan struct{})}
 	return s.current, nil
 }
@@ -137,6 +139,43 @@ func (s *Server) Progress(hash string) []beacon.Progress {
 	return append([]beacon.Progress(nil), s.progress[hash]...)
 }
 
+// Cancel takes an item back from whoever has it.
+func (s *Server) Cancel(hash, reason string) {
+	s.mu.Lock()
+	var owner transport.Owner
+	waits := slices.ContainsFunc(s.queue, func(w beacon.WorkItem) bool { return w.Hash == hash })
+	if s.current != nil && !waits {
+		owner = s.current.owner
+	}
+	s.queue = slices.DeleteFunc(s.queue, func(w beacon.WorkItem) bool { return w.Hash == hash })
+	s.mu.Unlock()
+	if owner != nil {
+		owner.Cancel(hash, reason)
+	}
+}
+
+// Active lists what the beacon that is connected says that it has, sorted.
+func (s *Server) Active() []string {
+	s.mu.Lock()
+	var owner transport.Owner
+	if s.current != nil {
+		owner = s.current.owner
+	}
+	s.mu.Unlock()
+	if owner == nil {
+		return nil
+	}
+	return slices.Sorted(slices.Values(owner.Active()))
+}
+
+// Drained reports whether the beacon that is connected has said that it wants
+// no more items.
+func (s *Server) Drained() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current != nil && s.drained
+}
+
 // Sessions counts the sessions that were opened.
 func (s *Server) Sessions() int {
 	s.mu.Lock()
@@ -155,11 +194,29 @@ type memorySession struct {
 	server *Server
 	id     string
 	done   chan struct{}
+	owner  transport.Owner // guarded by the server's mu
 }
 
 func (m *memorySession) BeaconID() string      { return m.id }
 func (m *memorySession) Transport() string     { return "memory" }
 func (m *memorySession) Done() <-chan struct{} { return m.done }
+
+func (m *memorySession) Attend(o transport.Owner) {
+	m.server.mu.Lock()
+	defer m.server.mu.Unlock()
+	m.owner = o
+}
+
+func (m *memorySession) Drain(context.Context) error {
+	m.server.mu.Lock()
+	defer m.server.mu.Unlock()
+	if m.lost() {
+		return transport.ErrDisconnected
+	}
+	m.server.drained = true
+	m.server.announce()
+	return nil
+}
 
 func (m *memorySession) lost() bool {
 	select {

@@ -20,6 +20,12 @@ type Coordinator interface {
 	Report(ctx context.Context) (Report, error)
 	// Progress returns what was reported about an item so far.
 	Progress(hash string) []beacon.Progress
+	// Cancel takes back an item that the beacon has.
+	Cancel(hash, reason string)
+	// Active lists, sorted, what the beacon's last sign of life says that it
+	// has. Drained reports whether it has said that it wants no more.
+	Active() []string
+	Drained() bool
 	// Drop cuts the link; it can be opened again at once.
 	Drop()
 	// Connected reports whether a beacon is registered.
@@ -39,6 +45,8 @@ func TestTransport(t *testing.T, start func(t *testing.T) (transport.Dial, Coord
 		"drops no item":             testBacklog,
 		"Next ends with its ctx":    testNextContext,
 		"reports twice":             testTwice,
+		"passes cancellations on":   testCancel,
+		"says what it has":          testActive,
 		"refuses what is not JSON":  testNotJSON,
 		"escapes hashes":            testHashes,
 		"loses its link":            testDrop,
@@ -198,6 +206,56 @@ func testNextContext(t *testing.T, dial transport.Dial, c Coordinator) {
 	c.Push(item("later"))
 	if got := next(t, s); got.Hash != "later" {
 		t.Errorf("got %q", got.Hash)
+	}
+}
+
+// An owner notes what it is told.
+type owner struct {
+	active   []string
+	canceled chan [2]string
+}
+
+func (o *owner) Active() []string           { return o.active }
+func (o *owner) Cancel(hash, reason string) { o.canceled <- [2]string{hash, reason} }
+
+func testCancel(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	o := &owner{active: []string{"taken"}, canceled: make(chan [2]string, 16)}
+	s.Attend(o)
+	c.Push(item("taken"))
+	next(t, s)
+	waiting, stop := context.WithCancel(within(t))
+	var task sync.WaitGroup
+	defer task.Wait()
+	defer stop()
+	task.Go(func() { _, _ = s.Next(waiting) }) // what polls learns of it that way
+	c.Cancel("taken", "enough")
+	select {
+	case got := <-o.canceled:
+		if got != [2]string{"taken", "enough"} {
+			t.Errorf("canceled: %q", got)
+		}
+	case <-within(t).Done():
+		t.Fatal("the owner did not learn that an item was canceled")
+	}
+}
+
+func testActive(t *testing.T, dial transport.Dial, c Coordinator) {
+	s := open(t, dial)
+	s.Attend(&owner{active: []string{"b", "a"}})
+	if c.Drained() {
+		t.Error("the beacon is drained from the start")
+	}
+	if err := s.Drain(within(t)); err != nil {
+		t.Fatalf("Drain: %v", err)
+	}
+	for deadline := within(t); !c.Drained() || fmt.Sprint(c.Active()) != "[a b]"; time.Sleep(time.Millisecond) {
+		if deadline.Err() != nil {
+			t.Fatalf("the server knows of %q and that it is drained: %v", c.Active(), c.Drained())
+		}
+	}
+	if err := s.Complete(within(t), "a", beacon.Result{}); err != nil {
+		t.Errorf("Complete while draining: %v", err)
 	}
 }
 

@@ -76,8 +76,12 @@ func normal(r Registration) Registration {
 }
 
 // EncodeHeartbeat makes the frame that says that a worker is alive.
-func EncodeHeartbeat(beaconID string) ([]byte, error) {
-	return encodeBeacon(ActionHeartbeat, beaconID)
+func EncodeHeartbeat(beaconID string, h Heartbeat) ([]byte, error) {
+	return Encode(struct {
+		Action   string `json:"Action"`
+		BeaconID string `json:"BeaconID"`
+		Heartbeat
+	}{ActionHeartbeat, beaconID, h})
 }
 
 // EncodeDeregister makes the frame that takes a worker's leave.
@@ -127,6 +131,25 @@ func EncodeProgress(hash string, p beacon.Progress) ([]byte, error) {
 		WorkItemHash string   `json:"WorkItemHash"`
 		ProgressData Progress `json:"ProgressData"`
 	}{ActionProgress, hash, NewProgress(p)})
+}
+
+// EncodeCancel makes the frame by which a server takes an item back.
+func EncodeCancel(c Cancellation) ([]byte, error) {
+	return Encode(struct {
+		EventType string `json:"EventType"`
+		Cancellation
+	}{EventCancel, c})
+}
+
+// EncodeUpload makes the frame that announces the binary frame after it, which
+// is a file that an item made. Nothing may come between the two.
+func EncodeUpload(hash, name string, size int64) ([]byte, error) {
+	return Encode(struct {
+		Action         string `json:"Action"`
+		WorkItemHash   string `json:"WorkItemHash"`
+		OutputFilename string `json:"OutputFilename"`
+		OutputSize     int64  `json:"OutputSize"`
+	}{ActionResultUpload, hash, name, size})
 }
 
 // An Event is a text frame from a server. Action is set instead of EventType
@@ -285,6 +308,39 @@ func DecodePoll(body []byte) (json.RawMessage, error) {
 		return nil, nil
 	}
 	return item, nil
+}
+
+// mostCanceled is far above what an honest server puts into one answer.
+const mostCanceled = 10_000
+
+// DecodeCanceled reads what an answer to Poll, Heartbeat or Progress says of
+// items that are no longer wanted. What makes no sense counts as absent.
+func DecodeCanceled(body []byte) []Cancellation {
+	if !bytes.Contains(body, []byte(`"CanceledWorkItems"`)) {
+		return nil // as is every answer of most servers
+	}
+	fields, err := object(body)
+	if err != nil {
+		return nil
+	}
+	var entries []json.RawMessage
+	if json.Unmarshal(fields["CanceledWorkItems"], &entries) != nil {
+		return nil
+	}
+	var list []Cancellation
+	for _, raw := range entries[:min(len(entries), mostCanceled)] {
+		fields, err := object(raw)
+		if err != nil {
+			continue
+		}
+		var c Cancellation
+		c.WorkItemHash, _ = text(fields["WorkItemHash"])
+		c.Reason, _ = text(fields["Reason"])
+		if c.WorkItemHash != "" {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // DecodeRegistered reads the BeaconID from a beacon's record.

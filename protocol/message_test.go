@@ -33,8 +33,16 @@ func TestWorkerFramesAreThoseOfTheNodeWorker(t *testing.T) {
 			`{"Action":"BeaconRegister","Name":"nodews","Capabilities":["Shell"],"ActionSchemas":[{"Capability":"Shell","Action":"Execute","Description":"Execute a shell command.","SettingsSchema":[{"Name":"Command","DataType":"String","Required":true,"Description":"The command to run"}]}],"MaxConcurrent":1,"Tags":{},"HostID":"vm","SharedMounts":[]}`,
 		},
 		"heartbeat": {
-			func() ([]byte, error) { return protocol.EncodeHeartbeat("bcn-nodews-1795346270823") },
+			func() ([]byte, error) {
+				return protocol.EncodeHeartbeat("bcn-nodews-1795346270823", protocol.Heartbeat{})
+			},
 			`{"Action":"BeaconHeartbeat","BeaconID":"bcn-nodews-1795346270823"}`,
+		},
+		"upload": {
+			func() ([]byte, error) {
+				return protocol.EncodeUpload("wi-run-OPR-0001-1795347234287-brc-dispatch-1795347234298-74", "res.bin", 14)
+			},
+			`{"Action":"WorkResultUpload","WorkItemHash":"wi-run-OPR-0001-1795347234287-brc-dispatch-1795347234298-74","OutputFilename":"res.bin","OutputSize":14}`,
 		},
 		"complete": {
 			func() ([]byte, error) {
@@ -77,6 +85,37 @@ func TestWorkerFramesAreThoseOfTheNodeWorker(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, tt.captured, string(frame))
 		})
+	}
+}
+
+// What we add to the protocol is in fields and events that others ignore.
+func TestOurMessages(t *testing.T) {
+	idle, err := protocol.EncodeHeartbeat("bcn-1", protocol.Heartbeat{ActiveWorkItems: []string{}})
+	require.NoError(t, err)
+	require.Equal(t, `{"Action":"BeaconHeartbeat","BeaconID":"bcn-1","ActiveWorkItems":[]}`, string(idle))
+	busy, err := protocol.EncodeHeartbeat("bcn-1", protocol.Heartbeat{ActiveWorkItems: []string{"a", "b"}, Draining: true})
+	require.NoError(t, err)
+	require.Equal(t, `{"Action":"BeaconHeartbeat","BeaconID":"bcn-1","ActiveWorkItems":["a","b"],"Draining":true}`, string(busy))
+	body, err := protocol.Encode(protocol.Heartbeat{})
+	require.NoError(t, err)
+	require.Equal(t, `{}`, string(body), "the body of the Node worker")
+
+	cancel, err := protocol.EncodeCancel(protocol.Cancellation{WorkItemHash: "wi", Reason: "enough"})
+	require.NoError(t, err)
+	require.Equal(t, `{"EventType":"WorkCancel","WorkItemHash":"wi","Reason":"enough"}`, string(cancel))
+	e, err := protocol.DecodeEvent(cancel)
+	require.NoError(t, err)
+	require.Equal(t, protocol.Event{EventType: protocol.EventCancel, WorkItemHash: "wi", Reason: "enough"}, e)
+
+	for body, want := range map[string][]protocol.Cancellation{
+		`{"WorkItem":null,"CanceledWorkItems":[{"WorkItemHash":"a","Reason":"enough"},{"WorkItemHash":"b"}]}`: {{WorkItemHash: "a", Reason: "enough"}, {WorkItemHash: "b"}},
+		`{"WorkItem":null}`:          nil,
+		`{"CanceledWorkItems":null}`: nil,
+		`{"CanceledWorkItems":{}}`:   nil,
+		`{"CanceledWorkItems":[7,{},{"WorkItemHash":5},{"WorkItemHash":"c","Reason":5}]}`: {{WorkItemHash: "c"}},
+		`[{"CanceledWorkItems":[]}`: nil,
+	} {
+		require.Equal(t, want, protocol.DecodeCanceled([]byte(body)), body)
 	}
 }
 
@@ -178,6 +217,7 @@ func FuzzDecodeEvent(f *testing.F) {
 func FuzzDecodeAnswers(f *testing.F) {
 	f.Add([]byte(`{"WorkItem":null}`))
 	f.Add([]byte(`{"BeaconID":"b","Error":"x","LoggedIn":true}`))
+	f.Add([]byte(`{"CanceledWorkItems":[{"WorkItemHash":"a"},7]}`))
 	f.Add([]byte(`<html>`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if id, err := protocol.DecodeRegistered(body); err == nil && id == "" {
@@ -186,5 +226,10 @@ func FuzzDecodeAnswers(f *testing.F) {
 		_, _ = protocol.DecodePoll(body)
 		_ = protocol.DecodeLogin(body)
 		_ = protocol.DecodeError(body)
+		for _, c := range protocol.DecodeCanceled(body) {
+			if c.WorkItemHash == "" {
+				t.Error("a cancellation of nothing")
+			}
+		}
 	})
 }

@@ -47,7 +47,35 @@ const (
 	EventWorkItem     = "WorkItem"
 	EventDeregistered = "Deregistered"
 	EventRejected     = "BeaconRejected"
+	// EventCancel is ours: Ultravisor has no message for it, and workers that do
+	// not know it ignore it, as they do all events that they do not know.
+	EventCancel = "WorkCancel"
 )
+
+// A Cancellation says that an item is no longer wanted. A worker that has it
+// stops it and reports it as failed, which confirms the cancellation; for one
+// that does not know the item there is nothing to do. It is the rest of an
+// EventCancel, and one of the CanceledWorkItems in the answers to Poll,
+// Heartbeat and Progress, by which workers without a socket learn of it. It may
+// be repeated until the report is there.
+type Cancellation struct {
+	WorkItemHash string `json:"WorkItemHash"`
+	Reason       string `json:"Reason,omitempty"`
+}
+
+// A Heartbeat is what a worker tells of itself now and then: the body of the
+// HTTP heartbeat, and BeaconHeartbeat together with a BeaconID. Servers of
+// Ultravisor ignore all that is in it.
+type Heartbeat struct {
+	// ActiveWorkItems are the hashes of all items that the worker has: those
+	// that wait in it, that run, and whose result it has not had confirmed.
+	// An item that is given to a worker and is not in the list for longer than
+	// a message may take is lost. Nil, unlike an empty list, means that the
+	// worker does not say.
+	ActiveWorkItems []string `json:"ActiveWorkItems,omitzero"`
+	// Draining says that the worker wants no more items and ends soon.
+	Draining bool `json:"Draining,omitempty"`
+}
 
 // CloseRejected is the close code that follows EventRejected.
 const CloseRejected = 4403

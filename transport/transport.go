@@ -29,11 +29,31 @@ func (e *ItemError) Error() string { return fmt.Sprintf("work item %s: %v", e.Ha
 // Unwrap returns what was wrong.
 func (e *ItemError) Unwrap() error { return e.Err }
 
+// Canceled is the error of an item that the server took back.
+func Canceled(reason string) error {
+	if reason == "" {
+		return beacon.Errorf(beacon.Canceled, "canceled")
+	}
+	return beacon.Errorf(beacon.Canceled, "canceled: %s", beacon.Excerpt(reason, 300))
+}
+
 // A Dial opens a registered session. A worker calls it again after every loss,
 // never while an earlier session of its is open. An error with code
 // beacon.Rejected is final: the server does not want this beacon. So is one
 // with code beacon.Invalid: the configuration is wrong.
 type Dial func(ctx context.Context) (Session, error)
+
+// An Owner is who works on the items of a session. Its methods are called by
+// the session, from any goroutine, and return at once.
+type Owner interface {
+	// Active lists the hashes of the items that the owner has: those that run
+	// and those whose report no server has confirmed.
+	Active() []string
+	// Cancel says that the server no longer wants an item, and why. The owner
+	// stops it and reports it as failed. An item that it does not know may be
+	// on its way to it, and is then not to be begun.
+	Cancel(hash, reason string)
+}
 
 // A Session is one live, registered link. Next is called from one goroutine at
 // a time, the other methods from many. All of them return soon after their
@@ -47,6 +67,14 @@ type Session interface {
 	Transport() string
 	// Done is closed when the link is lost or the session closed.
 	Done() <-chan struct{}
+	// Attend names the owner of the items, whom heartbeats and cancellations
+	// concern. It is called at most once, before Next; without it heartbeats
+	// list nothing and only items that wait in the session can be canceled.
+	Attend(Owner)
+	// Drain tells the server, if it has an ear for that, that no more items are
+	// wanted. Those that were taken are reported as before; Next is not called
+	// any more.
+	Drain(ctx context.Context) error
 	// Next waits for a work item. It is called only when a slot is free, so a
 	// polling session asks its server no earlier. An item that is malformed is
 	// an ItemError. An item that arrives while nobody waits is kept for the

@@ -26,6 +26,9 @@ func (w *worker) do(ctx context.Context, item beacon.WorkItem, execute beacon.Ex
 	err := error(&panicError{value: "the provider ended its goroutine"})
 	defer func() { w.conclude(ctx, p, start, item.Hash, result, err) }()
 	result, err = call(ctx, item, execute, p.note)
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = context.Cause(ctx) // which says who canceled it
+	}
 }
 
 // conclude reports on an item that has ended.

@@ -219,6 +219,7 @@ type worker struct {
 	abandoned int               // items left behind
 	taken     bool              // an item has been taken
 	active    time.Time         // when an item last arrived or was done with
+	unwanted  []unwanted        // items that were canceled before they arrived
 	link      transport.Session // nil while there is none
 	changed   chan struct{}     // closed at the next change of the above; nil if nobody waits
 }
@@ -226,6 +227,7 @@ type worker struct {
 // A job is an item that runs or whose report is to be delivered.
 type job struct {
 	running bool
+	cancel  context.CancelCauseFunc
 	report  Report    // once the item has ended
 	first   bool      // the first delivery is under way
 	sending bool      // a later delivery is under way
@@ -508,6 +510,7 @@ func (w *worker) once(ctx, jobs, life context.Context, dial transport.Dial, wait
 	w.log.Info("registered", "beacon", s.BeaconID(), "transport", s.Transport())
 	w.cfg.OnRegistered(s.BeaconID(), s.Transport())
 
+	s.Attend(owner{w})
 	w.setLink(s)
 	took, err := w.serve(ctx, jobs, life, s)
 	w.setLink(nil)
@@ -575,6 +578,13 @@ func (w *worker) serve(ctx, jobs, life context.Context, s transport.Session) (to
 	if err != nil {
 		return took, err
 	}
+	if ctx.Err() != nil && w.busy() {
+		telling, cancel := context.WithTimeout(life, closeTimeout)
+		if err := s.Drain(telling); err != nil {
+			w.log.Debug("could not tell the server that no more items are wanted", "err", err)
+		}
+		cancel()
+	}
 	for { // draining, or lost while no slot was free
 		w.mu.Lock()
 		idle, changed := len(w.known) == 0, w.change()
@@ -613,9 +623,7 @@ func (w *worker) take(ctx, jobs context.Context, s transport.Session) (took int,
 		switch {
 		case errors.As(err, &malformed):
 			item = beacon.WorkItem{Hash: malformed.Hash}
-			execute = func(context.Context, beacon.WorkItem, func(beacon.Progress)) (beacon.Result, error) {
-				return beacon.Result{}, malformed.Err
-			}
+			execute = refuse(malformed.Err)
 		case err != nil:
 			<-w.slots
 			if ctx.Err() != nil && !errors.Is(err, transport.ErrDisconnected) && beacon.CodeOf(err) != beacon.Rejected {
@@ -624,12 +632,19 @@ func (w *worker) take(ctx, jobs context.Context, s transport.Session) (took int,
 			return took, err
 		}
 		took++
-		if !w.begin(item.Hash) {
+		running, cancel := context.WithCancelCause(jobs)
+		ok, reason := w.begin(item.Hash, cancel)
+		if !ok {
+			cancel(nil)
 			<-w.slots
 			continue
 		}
+		if reason != nil {
+			execute = refuse(reason)
+		}
 		w.items.Go(func() {
-			w.do(jobs, item, execute)
+			defer cancel(nil)
+			w.do(running, item, execute)
 		})
 	}
 }
@@ -668,9 +683,17 @@ func (w *worker) admitted(ctx context.Context) bool {
 	return false
 }
 
+// refuse makes an execution that fails at once.
+func refuse(err error) beacon.Execute {
+	return func(context.Context, beacon.WorkItem, func(beacon.Progress)) (beacon.Result, error) {
+		return beacon.Result{}, err
+	}
+}
+
 // begin notes that an item runs, unless it does already or its report waits:
-// servers deliver items again after a disconnection.
-func (w *worker) begin(hash string) bool {
+// servers deliver items again after a disconnection. An item that was canceled
+// meanwhile is not to be executed, for the reason that is given.
+func (w *worker) begin(hash string, cancel context.CancelCauseFunc) (ok bool, reason error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.active = time.Now()
@@ -682,13 +705,13 @@ func (w *worker) begin(hash string) bool {
 			j.due = time.Time{}
 			w.redue()
 		}
-		return false
+		return false, nil
 	}
-	w.known[hash] = &job{running: true}
+	w.known[hash] = &job{running: true, cancel: cancel}
 	w.running++
 	w.taken = true
 	w.announce()
-	return true
+	return true, w.recall(hash)
 }
 
 // A backoff yields random waits under a bound that doubles.

@@ -75,6 +75,9 @@ type Coordinator struct {
 	frames    []string
 	requests  []string
 	maxLoad   int
+	active    []string // of the last sign of life
+	drained   bool
+	canceled  []protocol.Cancellation // for answers, until the item is reported
 	changed   chan struct{}
 }
 
@@ -325,6 +328,48 @@ func (c *Coordinator) wait(ctx context.Context, condition func() bool) error {
 	}
 }
 
+// Cancel takes an item back the way that our hub does it: by a frame, and in
+// the answers to those that are not connected, until the item is reported.
+func (c *Coordinator) Cancel(hash, reason string) {
+	cancel := protocol.Cancellation{WorkItemHash: hash, Reason: reason}
+	text, err := protocol.EncodeCancel(cancel)
+	if err != nil {
+		panic(fmt.Sprintf("a test cancels what does not marshal: %v", err))
+	}
+	c.locked(func() {
+		w := c.byHash[hash]
+		if w == nil || w.done {
+			return
+		}
+		if b := c.beacons[w.beacon]; b != nil && b.socket != nil {
+			b.socket.send(text)
+			return
+		}
+		c.canceled = append(c.canceled, cancel)
+	})
+}
+
+// Active lists what the last heartbeat said that its beacon has, sorted.
+func (c *Coordinator) Active() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active
+}
+
+// Drained reports whether a heartbeat said that its beacon wants no more.
+func (c *Coordinator) Drained() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.drained
+}
+
+func (c *Coordinator) lives(h protocol.Heartbeat) {
+	c.locked(func() {
+		c.active = slices.Sorted(slices.Values(h.ActiveWorkItems))
+		c.drained = h.Draining
+	})
+}
+
 // Report waits for the next report that was not returned yet.
 func (c *Coordinator) Report(ctx context.Context) (beacontest.Report, error) {
 	var r beacontest.Report
@@ -486,7 +531,9 @@ func (c *Coordinator) poll(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var item json.RawMessage = []byte("null")
+	var canceled []protocol.Cancellation
 	c.locked(func() {
+		canceled = slices.Clone(c.canceled)
 		b := c.beacons[who.BeaconID]
 		if b == nil || c.load[b.ID] >= b.MaxConcurrent && !c.cfg.Generous || len(c.waiting) == 0 {
 			return
@@ -495,19 +542,29 @@ func (c *Coordinator) poll(w http.ResponseWriter, r *http.Request) {
 		c.give(c.waiting[0], b)
 		c.waiting = c.waiting[1:]
 	})
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = fmt.Fprintf(w, `{"WorkItem":%s}`, item)
+	answer(w, http.StatusOK, struct {
+		WorkItem          json.RawMessage
+		CanceledWorkItems []protocol.Cancellation `json:",omitempty"`
+	}{item, canceled})
 }
 
 func (c *Coordinator) heartbeat(w http.ResponseWriter, r *http.Request) {
+	var sign protocol.Heartbeat
+	if json.NewDecoder(r.Body).Decode(&sign) == nil {
+		c.lives(sign)
+	}
 	c.mu.Lock()
-	b := c.beacons[r.PathValue("id")]
+	b, canceled := c.beacons[r.PathValue("id")], slices.Clone(c.canceled)
 	c.mu.Unlock()
 	if b == nil {
 		answer(w, http.StatusNotFound, map[string]any{"Error": "Beacon [" + r.PathValue("id") + "] not found."})
 		return
 	}
-	answer(w, http.StatusOK, map[string]any{"BeaconID": b.ID, "Name": b.Name, "Status": "Online"})
+	record := map[string]any{"BeaconID": b.ID, "Name": b.Name, "Status": "Online"}
+	if len(canceled) > 0 {
+		record["CanceledWorkItems"] = canceled
+	}
+	answer(w, http.StatusOK, record)
 }
 
 func (c *Coordinator) leave(w http.ResponseWriter, r *http.Request) {
@@ -563,6 +620,7 @@ func (c *Coordinator) record(r beacontest.Report) (err error) {
 			return
 		}
 		w.done = true
+		c.canceled = slices.DeleteFunc(c.canceled, func(x protocol.Cancellation) bool { return x.WorkItemHash == r.Hash })
 		if w.beacon != "" {
 			c.load[w.beacon]--
 		} else {
@@ -668,6 +726,7 @@ func (c *Coordinator) frame(s *socket, raw []byte) error {
 		WorkItemHash string
 		ErrorMessage string
 		ProgressData protocol.Progress
+		protocol.Heartbeat
 		protocol.Registration
 		protocol.Completion
 	}
@@ -689,6 +748,8 @@ func (c *Coordinator) frame(s *socket, raw []byte) error {
 			s.send(text)
 			c.pushWaiting()
 		})
+	case protocol.ActionHeartbeat:
+		c.lives(m.Heartbeat)
 	case protocol.ActionDeregister:
 		c.locked(func() {
 			c.remove(m.BeaconID)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -38,7 +39,8 @@ func Dial(cfg session.Config) transport.Dial {
 			return nil, fmt.Errorf("connect by HTTP: %w", err)
 		}
 		client.Renewed = client.Register
-		s := &polling{client: client, intake: session.NewIntake(client.Config(), 0)}
+		s := &polling{client: client, intake: session.NewIntake(client.Config(), 0), drained: make(chan struct{}, 1)}
+		client.Canceled = s.intake.Cancel
 		s.life, s.end = context.WithCancelCause(context.Background())
 		s.tasks.Go(s.poll)
 		s.tasks.Go(s.heartbeat)
@@ -54,11 +56,27 @@ type polling struct {
 	end   context.CancelCauseFunc
 	tasks sync.WaitGroup
 	leave sync.Once
+
+	draining atomic.Bool
+	drained  chan struct{} // the server is to be told
 }
 
 func (s *polling) BeaconID() string      { return s.client.BeaconID() }
 func (s *polling) Transport() string     { return "http" }
 func (s *polling) Done() <-chan struct{} { return s.life.Done() }
+
+func (s *polling) Attend(o transport.Owner) { s.intake.Attend(o) }
+
+// Drain has the next heartbeat, which is sent now, say so: a server that is not
+// asked gives nothing out.
+func (s *polling) Drain(context.Context) error {
+	s.draining.Store(true)
+	select {
+	case s.drained <- struct{}{}:
+	default:
+	}
+	return nil
+}
 
 func (s *polling) Next(ctx context.Context) (beacon.WorkItem, error) {
 	item, err := s.intake.Next(ctx, s.life.Done())
@@ -112,17 +130,29 @@ func (s *polling) poll() {
 	s.end(err)
 }
 
+// heartbeat tells the server that the beacon is alive. While the beacon has
+// items it does so as often as it would ask for work, since the answer is how it
+// learns that an item is canceled.
 func (s *polling) heartbeat() {
-	tick := time.NewTicker(s.client.Config().HeartbeatInterval)
+	cfg := s.client.Config()
+	tick := time.NewTicker(min(cfg.HeartbeatInterval, cfg.PollInterval))
 	defer tick.Stop()
-	log := s.client.Config().Logger
+	log, last := cfg.Logger, time.Now()
 	for {
+		now := false
 		select {
 		case <-tick.C:
+		case <-s.drained:
+			now = true
 		case <-s.life.Done():
 			return
 		}
-		err := s.client.Heartbeat(s.life)
+		active := s.intake.Active()
+		if !now && len(active) == 0 && time.Since(last) < cfg.HeartbeatInterval {
+			continue
+		}
+		last = time.Now()
+		err := s.client.Heartbeat(s.life, protocol.Heartbeat{ActiveWorkItems: active, Draining: s.draining.Load()})
 		if errors.Is(err, session.ErrUnknownBeacon) {
 			log.Warn("the server no longer knows this beacon; registering again", "beacon", s.BeaconID())
 			err = s.client.Register(s.life)

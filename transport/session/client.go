@@ -56,6 +56,9 @@ type Client struct {
 	// log in again, before the call that found out is repeated. It may call
 	// the client.
 	Renewed func(ctx context.Context) error
+	// Canceled, if set before the first call, is called with the items that an
+	// answer says are no longer wanted.
+	Canceled func([]protocol.Cancellation)
 
 	renewing sync.Mutex // held while logging in again
 
@@ -210,9 +213,13 @@ func (c *Client) Register(ctx context.Context) error {
 
 // Heartbeat says that the beacon is alive and learns whether the server still
 // knows it: if not, the error is ErrUnknownBeacon.
-func (c *Client) Heartbeat(ctx context.Context) error {
+func (c *Client) Heartbeat(ctx context.Context, h protocol.Heartbeat) error {
+	body, err := protocol.Encode(h)
+	if err != nil {
+		return fmt.Errorf("heartbeat: %w", err)
+	}
 	path := func(id string) string { return protocol.PathHeartbeat(url.PathEscape(id)) }
-	status, answer, err := c.call(ctx, path, fixed([]byte("{}")), smallAnswer)
+	status, answer, err := c.call(ctx, path, fixed(body), smallAnswer)
 	switch {
 	case err != nil:
 		return fmt.Errorf("heartbeat: %w", err)
@@ -221,7 +228,18 @@ func (c *Client) Heartbeat(ctx context.Context) error {
 	case status != http.StatusOK:
 		return fmt.Errorf("heartbeat: %w", c.statusError(http.MethodPost, path("…"), status, answer))
 	}
+	c.canceled(answer)
 	return nil
+}
+
+// canceled passes on what an answer says of items that are not wanted.
+func (c *Client) canceled(answer []byte) {
+	if c.Canceled == nil {
+		return
+	}
+	if list := protocol.DecodeCanceled(answer); len(list) > 0 {
+		c.Canceled(list)
+	}
 }
 
 // Poll asks for one work item; nil means that there is none. The item is for
@@ -244,6 +262,7 @@ func (c *Client) Poll(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("poll: %w", err)
 	}
+	c.canceled(answer)
 	return item, nil
 }
 
@@ -263,6 +282,7 @@ func (c *Client) Progress(ctx context.Context, hash string, p beacon.Progress) e
 	case status != http.StatusOK:
 		return fmt.Errorf("progress: %w", c.statusError(http.MethodPost, path, status, answer))
 	}
+	c.canceled(answer)
 	return nil
 }
 

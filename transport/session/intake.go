@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,8 @@ type Intake struct {
 	log      logger
 
 	mu      sync.Mutex
+	owner   transport.Owner // nil: nobody attends
+	counts  bool            // the server counts attempts
 	items   []entry
 	bytes   int
 	waiting bool
@@ -100,7 +103,67 @@ func (in *Intake) Push(ctx context.Context, raw []byte) error {
 	}
 }
 
+// Attend names the owner of the items that are taken from here.
+func (in *Intake) Attend(o transport.Owner) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.owner = o
+}
+
+// Active lists the items that wait here and those that the owner has; nil if
+// nobody attends.
+func (in *Intake) Active() []string {
+	in.mu.Lock()
+	owner := in.owner
+	if owner == nil {
+		in.mu.Unlock()
+		return nil
+	}
+	list := make([]string, 0, len(in.items))
+	for _, e := range in.items {
+		list = append(list, e.item.Hash)
+	}
+	in.mu.Unlock()
+	for _, hash := range owner.Active() {
+		if !slices.Contains(list, hash) { // one that was delivered again
+			list = append(list, hash)
+		}
+	}
+	return list
+}
+
+// Cancel takes items back: one that waits here is failed when it is taken, all
+// others are for the owner.
+func (in *Intake) Cancel(list []protocol.Cancellation) {
+	for _, c := range list {
+		if owner := in.cancel(c); owner != nil {
+			owner.Cancel(c.WorkItemHash, c.Reason)
+		}
+	}
+}
+
+func (in *Intake) cancel(c protocol.Cancellation) transport.Owner {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i, e := range in.items {
+		if e.item.Hash == c.WorkItemHash {
+			in.items[i].err = &transport.ItemError{Hash: c.WorkItemHash, Err: transport.Canceled(c.Reason)}
+			return nil
+		}
+	}
+	return in.owner
+}
+
+// Counts reports whether the server counts the attempts at an item, which tells
+// later servers from those of March 2026. It is false as long as no item came.
+func (in *Intake) Counts() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.counts
+}
+
 func (in *Intake) add(e entry) {
+	in.counts = in.counts || e.item.Attempt > 0
 	in.items = append(in.items, e)
 	in.bytes += e.size
 	signal(in.ready)

@@ -103,7 +103,9 @@ func open(ctx context.Context, client *session.Client) (*socket, error) {
 		registered: make(chan struct{}, 1),
 		left:       make(chan struct{}),
 		confirm:    make(chan struct{}, 1),
+		drained:    make(chan struct{}, 1),
 	}
+	client.Canceled = s.intake.Cancel
 	s.life, s.end = context.WithCancelCause(context.Background())
 	s.tasks.Go(s.read)
 	s.tasks.Go(s.confirmations)
@@ -135,6 +137,8 @@ type socket struct {
 	registered chan struct{}
 	left       chan struct{} // closed when the server has acknowledged our leave
 	leftOnce   sync.Once
+	draining   atomic.Bool
+	drained    chan struct{} // the server is to be told
 
 	mu      sync.Mutex
 	waiting []chan error // for the next confirmation
@@ -185,6 +189,29 @@ func (s *socket) Register(ctx context.Context, r protocol.Registration) error {
 		return err
 	}
 	return s.during(ctx, func(ctx context.Context) error { return s.client.Retire(ctx, earlier) })
+}
+
+func (s *socket) Attend(o transport.Owner) { s.intake.Attend(o) }
+
+// Drain has the server know that the beacon can do nothing any more, where that
+// stops it from giving out work: servers that count attempts keep one record for
+// the name and change it. The server of March 2026 would keep two, and has no
+// ear for anything else; what it pushes now it gets back at the end.
+func (s *socket) Drain(ctx context.Context) error {
+	if s.intake.Counts() {
+		r := s.client.Registration()
+		r.Capabilities, r.ActionSchemas = nil, nil
+		s.client.SetRegistration(r)
+		if err := s.register(ctx); err != nil {
+			return err
+		}
+	}
+	s.draining.Store(true)
+	select {
+	case s.drained <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 // cause is why the session ended: ErrDisconnected, or that the server rejected
@@ -297,6 +324,8 @@ func (s *socket) handle(frame []byte) error {
 		}
 	case protocol.EventRejected:
 		return rejected(e.Reason)
+	case protocol.EventCancel:
+		s.intake.Cancel([]protocol.Cancellation{{WorkItemHash: e.WorkItemHash, Reason: e.Reason}})
 	case protocol.EventDeregistered:
 		s.leftOnce.Do(func() { close(s.left) })
 	default:
@@ -436,17 +465,19 @@ func (s *socket) heartbeat() {
 	for {
 		select {
 		case <-tick.C:
+		case <-s.drained:
 		case <-s.life.Done():
 			return
 		}
-		frame, err := protocol.EncodeHeartbeat(s.BeaconID())
+		sign := protocol.Heartbeat{ActiveWorkItems: s.intake.Active(), Draining: s.draining.Load()}
+		frame, err := protocol.EncodeHeartbeat(s.BeaconID(), sign)
 		if err == nil {
 			err = s.write(s.life, frame)
 		}
 		if err != nil {
 			return
 		}
-		switch err := s.client.Heartbeat(s.life); {
+		switch err := s.client.Heartbeat(s.life, sign); {
 		case err == nil:
 			unknown = 0
 		case s.life.Err() != nil:
