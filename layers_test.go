@@ -27,7 +27,8 @@ var layers = map[string][]string{
 		"", "executor", "protocol", "staging",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker",
 	},
-	"staging":                {"", "guestfs"},
+	"egress":                 {""},
+	"staging":                {"", "egress", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},
 	"builtin":                {"", "builtin/shell"},
@@ -91,7 +92,7 @@ func TestLayers(t *testing.T) {
 // The packages that carry out work without guests must not link the engine:
 // programs that embed a worker for their own capabilities stay small.
 func TestNoEngineOutsideRuntime(t *testing.T) {
-	for _, pkg := range []string{"./worker", "./service", "./executor", "./transport/...", "./hub", "./submit", "./protocol", "./guestfs", "./runtime/module"} {
+	for _, pkg := range []string{"./worker", "./service", "./executor", "./transport/...", "./hub", "./submit", "./protocol", "./guestfs", "./runtime/module", "./egress", "./builtin/..."} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		require.NoError(t, err)
 		require.NotContains(t, string(out), "tetratelabs/wazero", pkg)
