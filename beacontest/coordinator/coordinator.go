@@ -5,10 +5,13 @@ package coordinator
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -50,6 +53,9 @@ type Config struct {
 	Reject string
 	// Generous pushes items whether there is room or not.
 	Generous bool
+	// TLS, if not nil, has the server speak HTTPS, with a certificate of its
+	// own that Certificate gives unless TLS has one.
+	TLS *tls.Config
 }
 
 // A Coordinator is such a server. It implements beacontest.Coordinator. It is
@@ -113,7 +119,7 @@ func Start(t testing.TB, cfg Config) *Coordinator {
 	mux.HandleFunc("POST /Beacon/Work/{hash}/Complete", c.private(c.complete))
 	mux.HandleFunc("POST /Beacon/Work/{hash}/Error", c.private(c.fail))
 	mux.HandleFunc("POST /Beacon/Work/{hash}/Progress", c.private(c.progressed))
-	c.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	c.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, ok := strings.CutPrefix(r.URL.EscapedPath(), cfg.Prefix)
 		c.mu.Lock()
 		c.requests = append(c.requests, r.Method+" "+r.URL.EscapedPath())
@@ -137,6 +143,13 @@ func Start(t testing.TB, cfg Config) *Coordinator {
 			mux.ServeHTTP(w, r)
 		}
 	}))
+	if cfg.TLS != nil {
+		c.server.TLS = cfg.TLS
+		c.server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes fail in tests
+		c.server.StartTLS()
+	} else {
+		c.server.Start()
+	}
 	t.Cleanup(func() {
 		c.Intercept(nil)
 		c.OnFrame(nil)
@@ -149,6 +162,9 @@ func Start(t testing.TB, cfg Config) *Coordinator {
 
 // URL is where the server is, its prefix included.
 func (c *Coordinator) URL() string { return c.server.URL + c.cfg.Prefix }
+
+// Certificate is what a server that speaks HTTPS shows.
+func (c *Coordinator) Certificate() *x509.Certificate { return c.server.Certificate() }
 
 func (c *Coordinator) locked(f func()) {
 	c.mu.Lock()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/builtin"
+	"github.com/ultravisor/beacon/protocol"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 )
 
@@ -38,9 +39,18 @@ type config struct {
 	PollIntervalMs      int64
 	HeartbeatIntervalMs int64
 	ReconnectIntervalMs int64
+	ReconnectMaxMs      int64
+	RequestTimeoutMs    int64
+	PingIntervalMs      int64
+	PingTimeoutMs       int64
 	DrainTimeoutMs      int64
 	ForceHTTPTransport  bool
-	LenientActions      bool
+
+	TLSCAFile      string // authorities instead of the system's, PEM
+	TLSCertFile    string // what this worker shows the server, PEM
+	TLSKeyFile     string
+	TLSInsecure    bool // any certificate will do
+	LenientActions bool
 
 	StagingPath   string
 	Tags          map[string]any
@@ -48,9 +58,26 @@ type config struct {
 	Operations    []json.RawMessage
 	BindAddresses []json.RawMessage
 	HostID        string
-	SharedMounts  []string // roots
+	SharedMounts  []sharedMount
 
 	found bool // there is a file
+}
+
+// A sharedMount is an object with Root and, if need be, MountID, or the root
+// alone.
+type sharedMount protocol.SharedMount
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (m *sharedMount) UnmarshalJSON(raw []byte) error {
+	if err := json.Unmarshal(raw, &m.Root); err == nil {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode((*protocol.SharedMount)(m)); err != nil {
+		return fmt.Errorf("SharedMounts: want {\"Root\": \"/path\"} or \"/path\": %w", err)
+	}
+	return nil
 }
 
 // A providerConfig names a built-in provider, a module, or the folder of a
@@ -113,7 +140,8 @@ func decodeConfig(raw []byte, into *config) error {
 	switch {
 	case into.MaxConcurrent < 0:
 		return fmt.Errorf("MaxConcurrent is %d: want at least 1", into.MaxConcurrent)
-	case min(into.PollIntervalMs, into.HeartbeatIntervalMs, into.ReconnectIntervalMs, into.DrainTimeoutMs) < 0:
+	case min(into.PollIntervalMs, into.HeartbeatIntervalMs, into.ReconnectIntervalMs, into.ReconnectMaxMs,
+		into.RequestTimeoutMs, into.PingIntervalMs, into.PingTimeoutMs, into.DrainTimeoutMs) < 0:
 		return errors.New("an interval is below zero")
 	}
 	for i, p := range into.Providers {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
@@ -33,6 +34,13 @@ func TestConfig(t *testing.T) {
 			},
 			value: []any{"a.wasm", "1", "64M"},
 		},
+		"shared mounts": {
+			text:  `{"SharedMounts": [{"Root": "/a"}, {"MountID": "m", "Root": "/b"}, "/c"]}`,
+			want:  func(c config) any { return c.SharedMounts },
+			value: []sharedMount{{Root: "/a"}, {Root: "/b", MountID: "m"}, {Root: "/c"}},
+		},
+		"a shared mount that is none": {text: `{"SharedMounts": [7]}`, fails: `SharedMounts: want {"Root": "/path"}`},
+		"a misspelt shared mount":     {text: `{"SharedMounts": [{"Path": "/a"}]}`, fails: "Path"},
 		"secret from the environment": {text: `{"Password": "$TEST_SECRET"}`, want: func(c config) any { return c.Password }, value: "from the environment"},
 		"secret from a file":          {text: `{"JoinSecret": "file:` + filepath.ToSlash(file) + `"}`, want: func(c config) any { return c.JoinSecret }, value: "from a file"},
 		"secret that is not there":    {text: `{"Password": "$TEST_ABSENT"}`, fails: "Password: the environment has no TEST_ABSENT"},
@@ -80,6 +88,7 @@ func TestPrecedence(t *testing.T) {
 		f.StringVar(&o.server, "server", "", "")
 		f.StringArrayVar(&o.modules, "module", nil, "")
 		f.StringVar(&o.configPath, "config", "", "")
+		o.tls.register(f)
 		o.moduleFlags.register(f)
 		require.NoError(t, f.Parse(args))
 		require.NoError(t, o.configure(f))
@@ -96,6 +105,45 @@ func TestPrecedence(t *testing.T) {
 	t.Setenv("BEACON_NAME", "environment")
 	require.Equal(t, "environment", resolved("--config", path).name)
 	require.Equal(t, "flag", resolved("--config", path, "--name", "flag").name)
+}
+
+// All that the Node worker reads from its file, of both its versions.
+func TestConfigOfTheNodeWorker(t *testing.T) {
+	path := filepath.Join(t.TempDir(), configName)
+	require.NoError(t, os.WriteFile(path, []byte(`{
+		"ServerURL": "http://orchestrator:54321", "Name": "media-worker-1", "UserName": "media", "Password": "p", "JoinSecret": "j",
+		"Capabilities": ["Shell", "FileSystem"],
+		"Providers": [{"Source": "Shell"}, {"Source": "FileSystem", "Config": {"AllowedPaths": ["/data"], "MaxFileSizeBytes": 104857600}}],
+		"MaxConcurrent": 4, "PollIntervalMs": 5000, "HeartbeatIntervalMs": 30000, "ReconnectIntervalMs": 10000,
+		"StagingPath": "/data/staging", "Tags": {"gpu": true}, "HostID": "host-1", "ForceHTTPTransport": true,
+		"Contexts": {"File": {"BasePath": "/data", "BaseURL": "http://10.0.0.5:7827/content/", "Writable": true, "Description": "files"}},
+		"Operations": [{"Hash": "op", "Name": "Op", "Graph": {"Nodes": [], "Connections": []}}],
+		"BindAddresses": [{"IP": "192.168.1.50", "Port": 7827, "Protocol": "http"}],
+		"SharedMounts": [{"Root": "/media"}]
+	}`), 0o600))
+	t.Chdir(filepath.Dir(path))
+	o := &runOptions{}
+	cmd := newRunCommandOf(o)
+	require.NoError(t, cmd.ParseFlags([]string{"--poll-interval", "250", "--staging-path", "here", "--user", "u", "--password", "q", "--max-concurrent", "2"}))
+	require.NoError(t, o.configure(cmd.Flags()))
+	require.Equal(t, []any{"http://orchestrator:54321", "media-worker-1", "u", "q", "j", 2, "here", interval(250 * time.Millisecond), "http"},
+		[]any{o.server, o.name, o.user, o.password, o.joinSecret, o.maxConcurrent, o.staging, o.pollInterval, o.transport})
+	require.Len(t, o.file.Providers, 2)
+	require.Equal(t, "host-1", o.file.HostID)
+	require.Len(t, o.file.Contexts, 1)
+	require.Len(t, o.file.Operations, 1)
+	require.Len(t, o.file.BindAddresses, 1)
+	require.EqualValues(t, 10000, o.file.ReconnectIntervalMs)
+	require.EqualValues(t, 30000, o.file.HeartbeatIntervalMs)
+
+	for _, wrong := range []string{"0", "-5", "often", "99999999999999"} {
+		require.ErrorContains(t, newRunCommandOf(&runOptions{}).ParseFlags([]string{"--poll-interval", wrong}), "want a time above zero")
+	}
+	t.Setenv("TEST_SECRET", "hidden")
+	cmd = newRunCommandOf(o)
+	require.NoError(t, cmd.ParseFlags([]string{"--password", "$TEST_SECRET", "--join-secret", "$TEST_ABSENT"}))
+	require.ErrorContains(t, o.configure(cmd.Flags()), "--join-secret: the environment has no TEST_ABSENT")
+	require.Equal(t, "hidden", o.password)
 }
 
 func FuzzConfig(f *testing.F) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -47,6 +48,12 @@ type runOptions struct {
 	name          string
 	maxConcurrent int
 	staging       string
+	user          string
+	password      string
+	joinSecret    string
+	pollInterval  interval
+	tls           tlsFlags
+	secure        *tls.Config
 	transport     string
 	drain         time.Duration
 	wait          bool
@@ -59,7 +66,10 @@ type runOptions struct {
 }
 
 func newRunCommand(s streams) *cobra.Command {
-	o := &runOptions{streams: s}
+	return newRunCommandOf(&runOptions{streams: s})
+}
+
+func newRunCommandOf(o *runOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [--module MODULE] [--capabilities NAME,...] [flags]",
 		Short: "Run a worker: connect to a server and carry out its work items",
@@ -90,6 +100,12 @@ second ends the process.`,
 	f.StringVar(&o.name, "name", "beacon-worker", "the worker's name, also BEACON_NAME")
 	f.IntVar(&o.maxConcurrent, "max-concurrent", 1, "how many items may run at once")
 	f.StringVar(&o.staging, "staging", "", "folder for the files of work items, also BEACON_STAGING_PATH")
+	f.StringVar(&o.staging, "staging-path", "", "the same, as the Node worker calls it")
+	f.StringVar(&o.user, "user", "", "who logs in, also BEACON_USER_NAME (default the name)")
+	f.StringVar(&o.password, "password", "", "the password; better BEACON_PASSWORD, $NAME for another variable, or file:PATH")
+	f.StringVar(&o.joinSecret, "join-secret", "", "for servers that admit only workers that know it; better BEACON_JOIN_SECRET, $NAME or file:PATH")
+	f.Var(&o.pollInterval, "poll-interval", "how often to ask for work while there is none: 5s, or in milliseconds")
+	o.tls.register(f)
 	f.StringVar(&o.transport, "transport", "auto", "how to connect: auto, ws or http")
 	f.DurationVar(&o.drain, "drain-timeout", worker.DefaultDrainTimeout, "how long running items may go on after a signal")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server is not there at the start")
@@ -114,7 +130,24 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	}
 	choose("server", &o.server, "BEACON_SERVER", o.file.ServerURL)
 	choose("name", &o.name, "BEACON_NAME", o.file.Name)
-	choose("staging", &o.staging, "BEACON_STAGING_PATH", o.file.StagingPath)
+	if !flags.Changed("staging-path") {
+		choose("staging", &o.staging, "BEACON_STAGING_PATH", o.file.StagingPath)
+	}
+	choose("user", &o.user, "BEACON_USER_NAME", o.file.UserName)
+	choose("password", &o.password, "BEACON_PASSWORD", o.file.Password)
+	choose("join-secret", &o.joinSecret, "BEACON_JOIN_SECRET", o.file.JoinSecret)
+	for flag, value := range map[string]*string{"password": &o.password, "join-secret": &o.joinSecret} {
+		if !flags.Changed(flag) {
+			continue
+		}
+		if *value, err = secret(*value); err != nil {
+			return usagef("--%s: %w", flag, err)
+		}
+	}
+	if !flags.Changed("poll-interval") {
+		o.pollInterval = interval(milliseconds(o.file.PollIntervalMs))
+	}
+	o.tls.choose(flags, o.file)
 	if o.file.MaxConcurrent > 0 && !flags.Changed("max-concurrent") {
 		o.maxConcurrent = o.file.MaxConcurrent
 	}
@@ -124,9 +157,6 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	if o.file.ForceHTTPTransport && !flags.Changed("transport") {
 		o.transport = "http"
 	}
-	o.file.UserName = cmp.Or(os.Getenv("BEACON_USER_NAME"), o.file.UserName)
-	o.file.Password = cmp.Or(os.Getenv("BEACON_PASSWORD"), o.file.Password)
-	o.file.JoinSecret = cmp.Or(os.Getenv("BEACON_JOIN_SECRET"), o.file.JoinSecret)
 
 	// Providers on the command line replace those of the file.
 	settings, err := o.moduleFlags.settings()
@@ -165,6 +195,9 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		return usagef("--exit-idle and --max-uptime want a time above zero, such as 10m")
 	case o.transport != "auto" && o.transport != "ws" && o.transport != "http":
 		return usagef("--transport %q: want auto, ws or http", o.transport)
+	}
+	if o.secure, err = o.tls.config(); err != nil {
+		return err
 	}
 	dirs, err := locate(o.staging)
 	if err != nil {
@@ -364,13 +397,20 @@ func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.
 	if err != nil {
 		return err
 	}
+	if o.tls.insecure {
+		fmt.Fprintln(o.err, "beacon: warning: the server's certificate is not verified; whoever is on the way can read and change everything")
+	}
 	cfg := session.Config{
 		ServerURL:         server,
 		Registration:      registration,
-		UserName:          o.file.UserName,
-		Password:          o.file.Password,
+		UserName:          o.user,
+		Password:          o.password,
 		HeartbeatInterval: milliseconds(o.file.HeartbeatIntervalMs),
-		PollInterval:      milliseconds(o.file.PollIntervalMs),
+		PollInterval:      time.Duration(o.pollInterval),
+		RequestTimeout:    milliseconds(o.file.RequestTimeoutMs),
+		PingInterval:      milliseconds(o.file.PingIntervalMs),
+		PingTimeout:       milliseconds(o.file.PingTimeoutMs),
+		TLS:               o.secure,
 		Logger:            log,
 	}
 	dial := ways(cfg, o.transport, log)
@@ -395,6 +435,7 @@ func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.
 	err = worker.Run(ctx, dial, execute, worker.Config{
 		MaxConcurrent:     o.maxConcurrent,
 		ReconnectInterval: milliseconds(o.file.ReconnectIntervalMs),
+		ReconnectMax:      milliseconds(o.file.ReconnectMaxMs),
 		DrainTimeout:      cmp.Or(o.drain, -1),
 		Outbox:            results,
 		Once:              o.once,
@@ -440,12 +481,16 @@ func (o *runOptions) registration(registry *beacon.Registry) (protocol.Registrat
 		r.Tags = o.file.Tags
 	}
 	r.Contexts, r.Operations, r.BindAddresses = o.file.Contexts, o.file.Operations, o.file.BindAddresses
-	r.JoinSecret = o.file.JoinSecret
+	r.JoinSecret = o.joinSecret
 	if r.HostID = o.file.HostID; r.HostID == "" {
 		// A host without a name is none that a server could match.
 		r.HostID, _ = os.Hostname()
 	}
-	mounts, err := session.SharedMounts(o.file.SharedMounts...)
+	wanted := make([]protocol.SharedMount, len(o.file.SharedMounts))
+	for i, m := range o.file.SharedMounts {
+		wanted[i] = protocol.SharedMount(m)
+	}
+	mounts, err := session.SharedMounts(wanted...)
 	r.SharedMounts = mounts
 	return r, err
 }

@@ -50,6 +50,7 @@ type Client struct {
 	cfg   Config
 	base  *url.URL
 	http  *http.Client
+	up    *http.Client // for upgrades
 	close func()
 
 	// Renewed, if set before the first call, is called after the client had to
@@ -76,9 +77,9 @@ func NewClient(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, base: base, registration: cfg.Registration}
-	own := http.Client{}
+	own, up := http.Client{}, http.Client{}
 	if cfg.HTTPClient != nil {
-		own = *cfg.HTTPClient
+		own, up = *cfg.HTTPClient, *cfg.HTTPClient
 		c.close = func() {}
 	} else {
 		t := &http.Transport{}
@@ -91,22 +92,29 @@ func NewClient(cfg Config) (*Client, error) {
 		// request that meets the closing fails.
 		t.IdleConnTimeout = 4 * time.Second
 		t.MaxResponseHeaderBytes = 1 << 20
-		own.Transport = t
-		c.close = t.CloseIdleConnections
+		tunnels := t
+		if base.Scheme == "http" {
+			tunnels = tunneling(t)
+		}
+		own.Transport, up.Transport = t, tunnels
+		c.close = func() { t.CloseIdleConnections(); tunnels.CloseIdleConnections() }
 	}
-	own.Jar = newJar()
-	own.Timeout = 0 // each call has its own
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	c.http = &own
+	jar := newJar()
+	for _, h := range []*http.Client{&own, &up} {
+		h.Jar = jar
+		h.Timeout = 0 // each call has its own
+		h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	c.http, c.up = &own, &up
 	return c, nil
 }
 
 // Config returns the configuration, defaults filled in.
 func (c *Client) Config() Config { return c.cfg }
 
-// HTTP returns the client that carries the session's cookie, and URL what it
-// is relative to.
-func (c *Client) HTTP() *http.Client { return c.http }
+// Upgrader returns the client that carries the session's cookie and can have
+// its connection upgraded. URL is what to ask.
+func (c *Client) Upgrader() *http.Client { return c.up }
 
 // URL returns the server's address; its path ends in a slash.
 func (c *Client) URL() *url.URL { return c.base }

@@ -11,14 +11,23 @@ import (
 )
 
 // SharedMounts describes directories for a registration, so that a server can
-// tell which beacons of a host see the same files. A directory that does not
-// exist is left out, and so are all where the system has no device numbers.
-func SharedMounts(roots ...string) ([]protocol.SharedMount, error) {
+// tell which beacons of a host see the same files. Each needs a Root; where the
+// MountID is missing it is derived from the device and the path. Then a
+// directory that does not exist is left out, and so are all where the system
+// has no device numbers.
+func SharedMounts(wanted ...protocol.SharedMount) ([]protocol.SharedMount, error) {
 	mounts := []protocol.SharedMount{}
-	for _, root := range roots {
-		path, err := filepath.Abs(root)
+	for _, m := range wanted {
+		if m.Root == "" {
+			continue
+		}
+		path, err := filepath.Abs(m.Root)
 		if err != nil {
-			return nil, fmt.Errorf("shared mount %s: %w", root, err)
+			return nil, fmt.Errorf("shared mount %s: %w", m.Root, err)
+		}
+		if m.MountID != "" {
+			mounts = append(mounts, protocol.SharedMount{MountID: m.MountID, Root: path})
+			continue
 		}
 		info, err := os.Stat(path)
 		if err != nil {

@@ -11,14 +11,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ultravisor/beacon/protocol"
 	"github.com/ultravisor/beacon/transport/session"
 )
 
 func TestSharedMounts(t *testing.T) {
 	dir := t.TempDir()
-	mounts, err := session.SharedMounts(dir+"/.", filepath.Join(dir, "missing"))
+	missing := filepath.Join(dir, "missing")
+	mounts, err := session.SharedMounts(
+		protocol.SharedMount{Root: dir + "/."}, protocol.SharedMount{Root: missing}, protocol.SharedMount{},
+		protocol.SharedMount{Root: missing, MountID: "given"})
 	require.NoError(t, err)
-	require.Len(t, mounts, 1)
+	require.Len(t, mounts, 2)
+	require.Equal(t, protocol.SharedMount{Root: missing, MountID: "given"}, mounts[1])
 	require.Equal(t, dir, mounts[0].Root)
 	var stat syscall.Stat_t
 	require.NoError(t, syscall.Stat(dir, &stat))

@@ -76,7 +76,7 @@ func upgrade(ctx context.Context, client *session.Client) (*websocket.Conn, erro
 	ctx, cancel := context.WithTimeout(ctx, cfg.RequestTimeout)
 	defer cancel()
 	//nolint:bodyclose // Dial closes the body; its documentation says so
-	conn, answer, err := websocket.Dial(ctx, client.URL().String(), &websocket.DialOptions{HTTPClient: client.HTTP()})
+	conn, answer, err := websocket.Dial(ctx, client.URL().String(), &websocket.DialOptions{HTTPClient: client.Upgrader()})
 	if err != nil {
 		if answer != nil && answer.StatusCode != http.StatusSwitchingProtocols {
 			return nil, fmt.Errorf("upgrade refused with status %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
