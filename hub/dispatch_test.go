@@ -514,6 +514,24 @@ func TestViews(t *testing.T) {
 	require.JSONEq(t, `{"Actions":[`+fmt.Sprintf(action, false)+`]}`, string(s.get("/Beacon/Actions").raw), "what is known stays known")
 }
 
+// A worker that is still reading when its connection ends gets all that was on
+// its way, and then the reason.
+func TestTheReasonComesLast(t *testing.T) {
+	s := start(t, hub.Config{})
+	const items = 32 // of almost a megabyte: more than fits between the two
+	w := s.join("slow", items, "A")
+	for range items {
+		s.enqueue(`{"Capability":"A","Settings":{"Text":"` + strings.Repeat("x", 1<<20-1000) + `"}}`)
+	}
+	w.send("{\"Action\":\"BeaconHeartbeat\xff\"}")
+	s.eventually("gone", func() bool { return s.get("/Beacon/"+w.id).status == http.StatusNotFound })
+	for range items {
+		require.NotEmpty(t, w.item().WorkItemHash)
+	}
+	_, err := w.raw()
+	require.Equal(t, websocket.StatusInvalidFramePayloadData, websocket.CloseStatus(err), "%v", err)
+}
+
 func TestBadFramesEndOneConnection(t *testing.T) {
 	s := start(t, hub.Config{})
 	good, bad, huge := s.join("good", 1, "A"), s.join("bad", 1, "B"), s.join("huge", 1, "C")

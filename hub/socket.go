@@ -108,14 +108,16 @@ func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 	// Reading ends with the connection, never by a context: that would cut off
 	// the close frame that tells the worker why.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.ctx))
-	var loops sync.WaitGroup
-	loops.Go(func() { h.write(ctx, s) })
-	loops.Go(func() { h.watchOver(ctx, s) })
+	var writing, watching sync.WaitGroup
+	writing.Go(func() { h.write(ctx, s) })
+	watching.Go(func() { h.watchOver(ctx, s) })
 	err = h.read(ctx, s)
 	s.stop(closeNormal, "")
 	h.queue.leave(ctx, s)
+	// Nor does writing: each frame has its time, and the last one is the reason.
+	writing.Wait()
 	cancel()
-	loops.Wait()
+	watching.Wait()
 	_ = conn.CloseNow()
 	h.log.Debug("websocket ended", "error", err)
 }
