@@ -89,6 +89,11 @@ func TestHostile(t *testing.T) {
 			want := strings.Fields(strings.TrimPrefix(first, ";;"))
 			m := load(t, name, guest(t, "hostile/"+name), wasmrt.Limits{})
 			job, _ := newJob(t, `{"Stdin": "none"}`)
+			// What ends by itself has the time for it, on whatever machine.
+			deadline := deadline
+			if !slices.Contains(want, string(beacon.Timeout)) {
+				deadline = time.Hour
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), deadline)
 			defer cancel()
 			heart.pause()
