@@ -77,7 +77,7 @@ func goBuild(dir string, flags ...string) func() ([]byte, error) {
 		}
 		defer os.RemoveAll(temporary)
 		out := filepath.Join(temporary, "guest.wasm")
-		cmd := exec.Command("go", append(append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", out}, flags...), dir)...)
+		cmd := exec.Command("go", append(append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out}, flags...), dir)...)
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 		if text, err := cmd.CombinedOutput(); err != nil {
 			return nil, errors.Join(err, errors.New(string(text)))

@@ -66,7 +66,9 @@ func Build(ctx context.Context, folder, outDir string) (string, error) {
 	defer os.RemoveAll(temporary)
 	made := filepath.Join(temporary, "module.wasm")
 
-	args := []string{"build", "-trimpath", "-o", made}
+	// The same source is the same module, wherever it lies and whatever its
+	// repository says.
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-o", made}
 	if reactor {
 		args = append(args, "-buildmode=c-shared")
 	}

@@ -65,6 +65,12 @@ func TestBuild(t *testing.T) {
 			"_draft.go":    "not Go",
 		}), "_start"},
 	}
+	// In a repository that git does not want to read, as of another user's.
+	stranger := provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command})
+	require.NoError(t, os.Mkdir(filepath.Join(stranger, ".git"), 0o700))
+	t.Setenv("GOFLAGS", "-buildvcs=auto")
+	tests["version control"] = struct{ folder, export string }{stranger, "_start"}
+
 	out := t.TempDir()
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -111,7 +111,7 @@ func build(t testing.TB, name string, compile func(out string) *exec.Cmd) []byte
 
 func goGuest(t testing.TB) []byte {
 	return build(t, "Go", func(out string) *exec.Cmd {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/go")
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, "./testdata/go")
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 		return cmd
 	})

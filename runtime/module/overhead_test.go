@@ -32,7 +32,7 @@ var workloads = []string{"json", "sort", "sha256", "regexp", "gzip", "csv", "tem
 // workload builds the Go guest.
 func workload(t testing.TB) []byte {
 	out := filepath.Join(t.TempDir(), "workload.wasm")
-	cmd := exec.Command("go", "build", "-o", out, "./testdata/meter/workload")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", out, "./testdata/meter/workload")
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	said, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", said)

@@ -114,7 +114,7 @@ func TestInWebAssembly(t *testing.T) {
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "probe.wasm")
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", path, "./testdata/probe") //nolint:gosec // our own test module
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "./testdata/probe") //nolint:gosec // our own test module
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
