@@ -51,7 +51,8 @@ type Progress struct {
 }
 
 // Outputs are the named values that a provider hands back. Values must be
-// representable in JSON; byte slices become base64.
+// representable in JSON; byte slices become base64, and so does the content of
+// a File.
 type Outputs map[string]any
 
 // Names of the outputs that every Ultravisor task type knows.

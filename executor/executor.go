@@ -18,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -41,6 +40,10 @@ const (
 	outputSize = "OutputSize"
 )
 
+// inline is the largest output file that is held in memory as part of a result;
+// what is larger stays a file until it is sent.
+const inline = 256 << 10
+
 const defaultSourceName = "source_file"
 
 // Config has the executor's limits. The zero value works.
@@ -48,8 +51,9 @@ type Config struct {
 	// Timeout is the time of an item that brings none; default 5 minutes, as on
 	// Ultravisor servers.
 	Timeout time.Duration
-	// MaxOutput is the largest output file that is returned inside of a result,
-	// in bytes; default 64 MiB, which as base64 fits into a frame.
+	// MaxOutput is the largest output file that is returned with a result, in
+	// bytes; default 256 MiB, which as base64 still fits into a string of the
+	// JavaScript engine that servers run on.
 	MaxOutput int64
 	// LenientActions runs the first action of a capability when an item asks
 	// for one that does not exist, as the Node worker does.
@@ -69,7 +73,7 @@ type Executor struct {
 // New makes an executor for the providers of a registry.
 func New(registry *beacon.Registry, store *staging.Store, download *staging.Downloader, cfg Config) *Executor {
 	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Minute)
-	cfg.MaxOutput = cmp.Or(cfg.MaxOutput, 64<<20)
+	cfg.MaxOutput = cmp.Or(cfg.MaxOutput, 256<<20)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	return &Executor{registry, store, download, cfg}
 }
@@ -92,8 +96,8 @@ type files interface {
 	names(item beacon.WorkItem) (source, output string, err error)
 	// stage brings the source; notes go to the item's log.
 	stage(ctx context.Context, dir *staging.Dir, item beacon.WorkItem, name string, onProgress func(beacon.Progress)) (notes []string, err error)
-	// collect takes the output of so many bytes away.
-	collect(ctx context.Context, item beacon.WorkItem, output *os.File, size int64, out beacon.Outputs) (note string, err error)
+	// collect takes the output away.
+	collect(ctx context.Context, dir *staging.Dir, item beacon.WorkItem, output *os.File, info fs.FileInfo, out beacon.Outputs) (note string, err error)
 }
 
 func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, onProgress func(beacon.Progress)) (result beacon.Result, err error) {
@@ -170,7 +174,7 @@ func collected(ctx context.Context, files files, dir *staging.Dir, item beacon.W
 		text = "Output file not found: " + name
 	case err == nil:
 		var note string
-		note, err = files.collect(ctx, item, f, info.Size(), result.Outputs)
+		note, err = files.collect(ctx, dir, item, f, info, result.Outputs)
 		f.Close()
 		if err == nil {
 			if note != "" {
@@ -253,22 +257,29 @@ func (r remote) stage(ctx context.Context, dir *staging.Dir, item beacon.WorkIte
 	return append(notes, fmt.Sprintf("Downloaded: %s (%s)", name, Size(size))), nil
 }
 
-func (r remote) collect(ctx context.Context, item beacon.WorkItem, output *os.File, size int64, out beacon.Outputs) (string, error) {
-	name := filepath.Base(output.Name())
+func (r remote) collect(ctx context.Context, dir *staging.Dir, item beacon.WorkItem, output *os.File, info fs.FileInfo, out beacon.Outputs) (string, error) {
+	name, size := filepath.Base(output.Name()), info.Size()
 	if !returns(item.Settings) {
 		return fmt.Sprintf("Output not returned: %s (%s), because %s is false", name, Size(size), settingReturnOutput), nil
 	}
 	if size > r.e.cfg.MaxOutput {
 		return "", beacon.Errorf(beacon.OutputLimit, "%s, the limit for a result is %s", Size(size), Size(r.e.cfg.MaxOutput))
 	}
-	var text strings.Builder
-	text.Grow(base64.StdEncoding.EncodedLen(int(size)))
-	encoder := base64.NewEncoder(base64.StdEncoding, &text)
-	size, err := io.Copy(encoder, io.LimitReader(output, size)) // it may still grow
-	if err := errors.Join(err, encoder.Close(), context.Cause(ctx)); err != nil {
-		return "", err
+	if size > inline {
+		path, err := dir.Keep(output, info)
+		if err != nil {
+			return "", err
+		}
+		out[outputData] = beacon.File{Path: path, Size: size, Name: name}
+	} else {
+		content, err := io.ReadAll(io.LimitReader(output, size)) // it may still grow
+		if err := errors.Join(err, context.Cause(ctx)); err != nil {
+			return "", err
+		}
+		size = int64(len(content))
+		out[outputData] = base64.StdEncoding.EncodeToString(content)
 	}
-	out[outputData], out[outputName], out[outputSize] = text.String(), name, size
+	out[outputName], out[outputSize] = name, size
 	return fmt.Sprintf("Output collected: %s (%s)", name, Size(size)), nil
 }
 
@@ -309,11 +320,11 @@ func (l local) stage(ctx context.Context, dir *staging.Dir, _ beacon.WorkItem, n
 	return nil, dir.Import(ctx, name, f)
 }
 
-func (l local) collect(_ context.Context, _ beacon.WorkItem, output *os.File, size int64, out beacon.Outputs) (string, error) {
+func (l local) collect(_ context.Context, _ *staging.Dir, _ beacon.WorkItem, output *os.File, info fs.FileInfo, out beacon.Outputs) (string, error) {
 	if err := deliver(output, l.output); err != nil {
 		return "", err
 	}
-	out[outputName], out[outputSize] = filepath.Base(l.output), size
+	out[outputName], out[outputSize] = filepath.Base(l.output), info.Size()
 	return "", nil
 }
 

@@ -282,6 +282,28 @@ func TestOutput(t *testing.T) {
 	}
 }
 
+// What is too large for memory leaves as a file, which belongs to the result.
+func TestLargeOutput(t *testing.T) {
+	content := strings.Repeat("0123456789abcdef", 1<<16)
+	b := prepare(t, func(_ context.Context, job *beacon.Job) (beacon.Result, error) {
+		return done(), job.Dir.WriteFile(job.Output, []byte(content), 0o400)
+	}, executor.Config{})
+	result, err := b.Run(t.Context(), work(map[string]any{"OutputFilename": "out.bin", "ReturnOutputAsBase64": true}), nil)
+	require.NoError(t, err)
+	require.Equal(t, "Output collected: out.bin (1.0 MB)", result.Log[1])
+	require.EqualValues(t, len(content), result.Outputs["OutputSize"])
+	f, ok := result.Outputs["OutputData"].(beacon.File)
+	require.True(t, ok)
+	require.Equal(t, beacon.File{Path: f.Path, Size: int64(len(content)), Name: "out.bin"}, f)
+	require.Equal(t, []string{f.Path}, b.items(t))
+	raw, err := json.Marshal(result.Outputs)
+	require.NoError(t, err)
+	var outputs map[string]any
+	require.NoError(t, json.Unmarshal(raw, &outputs))
+	require.Equal(t, base64.StdEncoding.EncodeToString([]byte(content)), outputs["OutputData"])
+	require.NoError(t, f.Remove())
+}
+
 func TestOutputNames(t *testing.T) {
 	for name, settings := range map[string]map[string]any{
 		"goes up":      {"OutputFilename": "../../etc/passwd"},

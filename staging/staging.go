@@ -205,6 +205,15 @@ func hostless(err error) error {
 	return err
 }
 
+// linkless does the same for an error that has two paths.
+func linkless(err error) error {
+	var le *os.LinkError
+	if errors.As(err, &le) {
+		return le.Err
+	}
+	return err
+}
+
 // Import copies a local file into the directory under name, until ctx ends.
 func (d *Dir) Import(ctx context.Context, name string, file *os.File) error {
 	to, err := d.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -250,6 +259,24 @@ func (d *Dir) Output(name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, errors.Join(beacon.Errorf(beacon.Denied, "output %s changed while it was opened", name), f.Close())
 	}
 	return f, after, nil
+}
+
+// Keep takes a file out of the directory for good: what Output gave, as it was
+// then. Whoever gets the file removes it; otherwise it goes with the store.
+func (d *Dir) Keep(f *os.File, info fs.FileInfo) (path string, err error) {
+	name := filepath.Base(f.Name())
+	path = filepath.Join(d.store.path, "kept-"+random())
+	if err := rename(f, filepath.Join(d.Name(), name), path); err != nil {
+		return "", fmt.Errorf("keep %s: %w", name, hostless(err))
+	}
+	// By now the name may have been another file's, or a link.
+	if there, err := os.Lstat(path); err != nil || !os.SameFile(there, info) {
+		return "", errors.Join(beacon.Errorf(beacon.Denied, "output %s changed while it was collected", name), remove(path))
+	}
+	if err := readable(f); err != nil {
+		return "", errors.Join(fmt.Errorf("keep %s: %w", name, hostless(err)), os.Remove(path))
+	}
+	return path, nil
 }
 
 // CheckName admits the names that work items may give to files: one part, with

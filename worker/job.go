@@ -50,6 +50,9 @@ func (w *worker) conclude(ctx context.Context, p *progress, start time.Time, has
 	}
 	known := w.finished(hash)
 	<-w.slots
+	if report.Failed || !known {
+		w.discard(result)
+	}
 	if !known {
 		w.log.Error("the item ended after it was left behind", "item", tag(hash))
 		return
@@ -72,6 +75,7 @@ func (w *worker) keep(report Report) Report {
 		return report
 	}
 	w.log.Error("cannot keep the result", "item", tag(report.Hash), "err", err)
+	w.discard(report.Result)
 	failure := Report{Hash: report.Hash, Failed: true, Message: "the beacon could not store the result (the reason is in its log)"}
 	if err := w.cfg.Outbox.Put(failure); err != nil {
 		w.log.Error("cannot keep the failure either; it will be delivered from memory", "item", tag(report.Hash), "err", err)
@@ -169,7 +173,17 @@ func (w *worker) deliver(ctx context.Context, s transport.Session, report Report
 	if err := w.cfg.Outbox.Delivered(report.Hash); err != nil {
 		w.log.Error("cannot remove a delivered result; it will be sent again after a restart", "item", tag(report.Hash), "err", err)
 	}
+	w.discard(report.Result)
 	return nil
+}
+
+// discard removes the files of a result that nobody needs any more.
+func (w *worker) discard(result beacon.Result) {
+	for _, f := range result.Outputs.Files() {
+		if err := f.Remove(); err != nil {
+			w.log.Error("the file of a result stays behind", "err", err)
+		}
+	}
 }
 
 func send(ctx context.Context, s transport.Session, report Report) error {
@@ -245,6 +259,10 @@ func newReport(hash string, result beacon.Result, err error) Report {
 	}
 	outputs := make(beacon.Outputs, len(result.Outputs))
 	for name, value := range result.Outputs {
+		if f, ok := value.(beacon.File); ok { // is read when it is sent
+			outputs[name] = f
+			continue
+		}
 		raw, err := encode(value)
 		if err != nil {
 			return failed(fmt.Sprintf("output %s is not representable in JSON: %s", beacon.Excerpt(name, 80), beacon.Excerpt(err.Error(), 200)))

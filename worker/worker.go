@@ -77,7 +77,8 @@ type Config struct {
 // A Report is what became of an item, on its way to the server.
 type Report struct {
 	Hash string
-	// Result holds outputs that are certain to be representable in JSON.
+	// Result holds outputs that are certain to be representable in JSON, and
+	// beacon.Files.
 	Result beacon.Result
 	// Failed says that the provider failed, Message how; then only the log of
 	// Result counts.
@@ -88,8 +89,9 @@ type Report struct {
 // An Outbox keeps reports until they are delivered. Its methods are called from
 // many goroutines. A worker needs one of its own.
 type Outbox interface {
-	// Put keeps a report; once it returns nil, the report is safe. A report
-	// on the same hash is replaced.
+	// Put keeps a report; once it returns nil, the report is safe, and so is
+	// the content of its files: an outbox that outlives the process has a copy
+	// or a link of its own. A report on the same hash is replaced.
 	Put(Report) error
 	// Pending lists what was kept and not delivered. It is called once, at the
 	// start.

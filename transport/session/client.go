@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -162,7 +161,7 @@ func (c *Client) Authenticate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	status, answer, err := c.do(ctx, http.MethodPost, protocol.PathAuthenticate, body, smallAnswer)
+	status, answer, err := c.do(ctx, http.MethodPost, protocol.PathAuthenticate, protocol.TextBody(body), smallAnswer)
 	if err != nil {
 		return fmt.Errorf("log in: %w", err)
 	}
@@ -204,7 +203,7 @@ func (c *Client) Register(ctx context.Context) error {
 		return beacon.Errorf(beacon.Invalid, "register: %w", err)
 	}
 	path := protocol.PathRegister
-	status, answer, err := c.do(ctx, http.MethodPost, path, body, smallAnswer)
+	status, answer, err := c.do(ctx, http.MethodPost, path, protocol.TextBody(body), smallAnswer)
 	if err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
@@ -254,10 +253,11 @@ func (c *Client) canceled(answer []byte) {
 // protocol.DecodeWorkItem.
 func (c *Client) Poll(ctx context.Context) ([]byte, error) {
 	path := func(string) string { return protocol.PathPoll }
-	body := func(id string) ([]byte, error) {
-		return protocol.Encode(struct {
+	body := func(id string) (*protocol.Body, error) {
+		text, err := protocol.Encode(struct {
 			BeaconID string `json:"BeaconID"`
 		}{id})
+		return protocol.TextBody(text), err
 	}
 	status, answer, err := c.call(ctx, path, body, c.cfg.MaxMessage)
 	if err != nil {
@@ -296,7 +296,7 @@ func (c *Client) Progress(ctx context.Context, hash string, p beacon.Progress) e
 
 // Complete reports a result; see transport.Session.
 func (c *Client) Complete(ctx context.Context, hash string, r beacon.Result) error {
-	body, err := protocol.Encode(protocol.NewCompletion(r))
+	body, err := protocol.EncodeCompletion(r)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
 	}
@@ -309,11 +309,11 @@ func (c *Client) Fail(ctx context.Context, hash, message string, log []string) e
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
 	}
-	return c.report(ctx, protocol.PathError(escape(hash)), body)
+	return c.report(ctx, protocol.PathError(escape(hash)), protocol.TextBody(body))
 }
 
-func (c *Client) report(ctx context.Context, path string, body []byte) error {
-	status, answer, err := c.call(ctx, func(string) string { return path }, fixed(body), smallAnswer)
+func (c *Client) report(ctx context.Context, path string, body *protocol.Body) error {
+	status, answer, err := c.call(ctx, func(string) string { return path }, func(string) (*protocol.Body, error) { return body, nil }, smallAnswer)
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
@@ -360,13 +360,13 @@ func (c *Client) deregister(ctx context.Context, id string) error {
 	return nil
 }
 
-func fixed(body []byte) func(string) ([]byte, error) {
-	return func(string) ([]byte, error) { return body, nil }
+func fixed(body []byte) func(string) (*protocol.Body, error) {
+	return func(string) (*protocol.Body, error) { return protocol.TextBody(body), nil }
 }
 
 // call posts what needs a login. The parts that hold the beacon's id
 // are functions of it, since another login may bring another one.
-func (c *Client) call(ctx context.Context, path func(id string) string, body func(id string) ([]byte, error), limit int64) (int, []byte, error) {
+func (c *Client) call(ctx context.Context, path func(id string) string, body func(id string) (*protocol.Body, error), limit int64) (int, []byte, error) {
 	for attempt := 1; ; attempt++ {
 		c.mu.Lock()
 		id, login := c.beaconID, c.logins
@@ -407,29 +407,32 @@ func (c *Client) renew(ctx context.Context, login int) error {
 }
 
 // do makes one request and reads the whole answer, limit bytes at most.
-func (c *Client) do(ctx context.Context, method, path string, body []byte, limit int64) (int, []byte, error) {
+func (c *Client) do(ctx context.Context, method, path string, body *protocol.Body, limit int64) (int, []byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timeout := c.cfg.RequestTimeout + Allowance(int64(len(body)))
+	timeout := c.cfg.RequestTimeout
+	if body != nil {
+		timeout += Allowance(body.Size())
+	}
 	timer := time.AfterFunc(timeout, func() { cancel(fmt.Errorf("no answer within %v", timeout)) })
 	defer timer.Stop()
 
 	address := strings.TrimSuffix(c.base.String(), "/") + "/" + path
-	var reader io.Reader
-	if body != nil {
-		reader = bytes.NewReader(body)
-	}
-	request, err := http.NewRequestWithContext(ctx, method, address, reader)
+	request, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
 		return 0, nil, fmt.Errorf("%s %s: malformed path", method, path)
 	}
 	if body != nil {
+		if request.Body, err = body.Open(); err != nil {
+			return 0, nil, damaged(err)
+		}
+		request.GetBody, request.ContentLength = body.Open, body.Size()
 		request.Header.Set("Content-Type", "application/json")
 	}
 	request.Header.Set("Accept", "application/json")
 	answer, err := c.http.Do(request)
 	if err != nil {
-		return 0, nil, c.failed(ctx, method, path, err)
+		return 0, nil, damaged(c.failed(ctx, method, path, err))
 	}
 	defer answer.Body.Close()
 	if answer.ContentLength > 0 {
@@ -443,6 +446,15 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, limit
 		return 0, nil, fmt.Errorf("%s %s: the answer is larger than the limit of %d bytes", method, path, limit)
 	}
 	return answer.StatusCode, raw, nil
+}
+
+// damaged has a body that cannot be read any more count as refused: sending it
+// again cannot help.
+func damaged(err error) error {
+	if errors.Is(err, protocol.ErrDamaged) {
+		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
+	}
+	return err
 }
 
 func (c *Client) failed(ctx context.Context, method, path string, err error) error {

@@ -534,6 +534,9 @@ func (s *socket) Progress(ctx context.Context, hash string, p beacon.Progress) e
 }
 
 func (s *socket) Complete(ctx context.Context, hash string, r beacon.Result) error {
+	if len(r.Outputs.Files()) > 0 { // which are read while they are sent, and so not in a frame
+		return s.report(ctx, nil, func(ctx context.Context) error { return s.client.Complete(ctx, hash, r) })
+	}
 	frame, err := protocol.EncodeComplete(hash, r)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
@@ -549,10 +552,11 @@ func (s *socket) Fail(ctx context.Context, hash, message string, log []string) e
 	return s.report(ctx, frame, func(ctx context.Context) error { return s.client.Fail(ctx, hash, message, log) })
 }
 
-// report delivers a frame and has it confirmed, or delivers it by HTTP.
+// report delivers a frame and has it confirmed, or delivers it by HTTP; without
+// a frame it always does that.
 func (s *socket) report(ctx context.Context, frame []byte, byHTTP func(context.Context) error) error {
 	err := errUnconfirmed
-	if len(frame) <= s.cfg.MaxFrame && !s.intake.Stalled() {
+	if frame != nil && len(frame) <= s.cfg.MaxFrame && !s.intake.Stalled() {
 		if err = s.write(ctx, frame); err == nil {
 			err = s.confirmed(ctx)
 		}

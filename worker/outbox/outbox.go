@@ -34,6 +34,7 @@ type Dir struct {
 	settled *sync.Cond // something reached the disk, or failed to
 	putting int        // calls of Put
 	closed  bool
+	loaded  bool             // before that, files are left alone
 	reports map[string]place // that wait, by the hash of their item
 	old     []*segment       // that are only read, in the order of their numbers
 	current *segment         // that is written; nil before the first record
@@ -47,6 +48,7 @@ type place struct {
 	offset  int64 // of its frame
 	length  int64 // with the frame
 	order   uint64
+	files   []string // that the report refers to
 }
 
 // Names of files: of the lock, of segments, and of segments with damage, which
@@ -158,6 +160,8 @@ func (d *Dir) load() error {
 		}
 	}
 	d.tidy()
+	d.loaded = true
+	d.sweep(names)
 	return nil
 }
 
@@ -207,7 +211,7 @@ func (d *Dir) replay(name string) (_ *segment, err error) {
 	for _, r := range records {
 		if r.kind == kindReport {
 			s.live++
-			d.enter(r.hash, place{segment: s, offset: r.offset, length: r.length, order: d.next()})
+			d.enter(r.hash, place{segment: s, offset: r.offset, length: r.length, order: d.next(), files: r.files})
 		} else {
 			d.forget(r.hash)
 		}
@@ -225,17 +229,30 @@ func (d *Dir) enter(hash string, p place) {
 	if before, ok := d.reports[hash]; ok {
 		if before.order > p.order { // overtaken by one that was put later
 			p.segment.live--
+			d.dropUnshared(p.files, before.files)
 			return
 		}
 		before.segment.live--
+		d.dropUnshared(before.files, p.files)
 	}
 	d.reports[hash] = p
 }
 
-func (d *Dir) forget(hash string) {
+// forget ends the wait of a report. Its files are for the caller to remove,
+// once the log says that it is delivered.
+func (d *Dir) forget(hash string) (files []string) {
 	if p, ok := d.reports[hash]; ok {
 		p.segment.live--
 		delete(d.reports, hash)
+		files = p.files
+	}
+	return files
+}
+
+// dropUnshared removes files that one report refers to and the other does not.
+func (d *Dir) dropUnshared(files, others []string) {
+	if d.loaded {
+		d.drop(without(files, others))
 	}
 }
 
@@ -274,13 +291,19 @@ func (d *Dir) release() error {
 // which it shares with others. When it fails, nothing is left of the report,
 // and one that was put before on the same item still waits.
 func (d *Dir) Put(r worker.Report) error {
+	r, files, err := d.adopt(r)
+	if err != nil {
+		return fmt.Errorf("keep report: %w", err)
+	}
 	content, err := encode(r)
 	if err != nil {
+		d.drop(files)
 		return fmt.Errorf("keep report: %w", err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p, err := d.append(kindReport, content)
+	p.files = files
 	if err == nil {
 		p.segment.live++
 		d.putting++
@@ -294,6 +317,7 @@ func (d *Dir) Put(r worker.Report) error {
 		p.segment.live--
 		d.revoke(r.Hash)
 	}
+	d.drop(files)
 	return fmt.Errorf("keep report: %w", err)
 }
 
@@ -453,6 +477,10 @@ func (d *Dir) Pending() ([]worker.Report, error) {
 		if reports[i], err = decode(b[frameSize:]); err != nil {
 			return nil, fmt.Errorf("read outbox: %w", err)
 		}
+		for output, f := range reports[i].Result.Outputs.Files() {
+			f.Path = d.path(f.Path)
+			reports[i].Result.Outputs[output] = f
+		}
 	}
 	return reports, nil
 }
@@ -468,7 +496,7 @@ func (d *Dir) Delivered(hash string) error {
 	if _, ok := d.reports[hash]; !ok {
 		return nil
 	}
-	d.forget(hash)
+	defer d.drop(d.forget(hash))
 	_, err := d.append(kindDelivered, delivered(hash))
 	if err != nil && len(d.reports) == 0 && d.current != nil {
 		// There is no room even for this, but also nothing left to keep.
@@ -541,7 +569,7 @@ func (d *Dir) evacuate() (bool, error) {
 		if to[i], err = d.append(kindReport, content); err != nil {
 			return false, err
 		}
-		to[i].order = d.reports[hash].order
+		to[i].order, to[i].files = d.reports[hash].order, d.reports[hash].files
 	}
 	// No other may come in between, so the lock is not given back meanwhile.
 	for i, p := range to {

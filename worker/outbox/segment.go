@@ -114,6 +114,7 @@ type record struct {
 	hash   string
 	offset int64 // of the frame
 	length int64 // with the frame
+	files  []string
 }
 
 // A gap is a stretch of a segment that makes no sense.
@@ -189,7 +190,7 @@ func readRecord(b []byte, marker [markerSize]byte) (record, error) {
 		if err != nil {
 			return record{}, err
 		}
-		r.hash = report.Hash
+		r.hash, r.files = report.Hash, filesOf(report)
 	default:
 		return record{}, fmt.Errorf("a record of unknown kind %d", kind)
 	}
@@ -209,15 +210,27 @@ func isZero(b []byte) bool {
 type entry struct {
 	Hash    []byte // a stranger's text need not be UTF-8
 	Outputs map[string]json.RawMessage
+	Files   map[string]reference `json:",omitempty"`
 	Log     []string
 	Failed  bool
 	Message string
 }
 
+// A reference is to a file in the directory: its Path is a name there. It has
+// no methods, so JSON does not read the file.
+type reference beacon.File
+
 // encode makes a record of a report, with room for the frame.
 func encode(r worker.Report) ([]byte, error) {
 	e := entry{Hash: []byte(r.Hash), Log: r.Result.Log, Failed: r.Failed, Message: r.Message, Outputs: make(map[string]json.RawMessage, len(r.Result.Outputs))}
 	for name, value := range r.Result.Outputs {
+		if f, isFile := value.(beacon.File); isFile {
+			if e.Files == nil {
+				e.Files = map[string]reference{}
+			}
+			e.Files[name] = reference(f)
+			continue
+		}
 		raw, isRaw := value.(json.RawMessage)
 		if !isRaw {
 			var err error
@@ -248,6 +261,12 @@ func decode(content []byte) (worker.Report, error) {
 	r := worker.Report{Hash: string(e.Hash), Failed: e.Failed, Message: e.Message, Result: beacon.Result{Log: e.Log, Outputs: beacon.Outputs{}}}
 	for name, raw := range e.Outputs {
 		r.Result.Outputs[name] = raw
+	}
+	for name, f := range e.Files {
+		if !fileName.MatchString(f.Path) {
+			return worker.Report{}, fmt.Errorf("not a report: it refers to a file outside of the outbox")
+		}
+		r.Result.Outputs[name] = beacon.File(f)
 	}
 	return r, nil
 }
