@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
 	"strings"
 
 	"github.com/ultravisor/beacon/guestfs"
@@ -43,7 +42,7 @@ func fileOpen(i *Item, c *abi.Call) abi.Errno {
 	}
 	f, err := i.files.Open(inWorkDir(text(c, 0)), flags)
 	if err != nil {
-		return errnoOf(err)
+		return i.refuse(err)
 	}
 	// The number of descriptors is bounded by the limit on open files.
 	for n, old := range i.descriptors {
@@ -73,7 +72,7 @@ func fileRead(i *Item, c *abi.Call) abi.Errno {
 	}
 	n, err := f.Read(c.Bytes(1))
 	if err != nil && !errors.Is(err, io.EOF) {
-		return errnoOf(err)
+		return i.refuse(err)
 	}
 	c.PutU32(2, uint32(n))
 	return ok
@@ -86,7 +85,7 @@ func fileWrite(i *Item, c *abi.Call) abi.Errno {
 	}
 	n, err := f.Write(c.Bytes(1))
 	if err != nil && n == 0 {
-		return errnoOf(err)
+		return i.refuse(err)
 	}
 	c.PutU32(2, uint32(n))
 	return ok
@@ -102,7 +101,7 @@ func fileSeek(i *Item, c *abi.Call) abi.Errno {
 	}
 	position, err := f.Seek(c.I64(1), int(c.U32(2)))
 	if err != nil {
-		return errnoOf(err)
+		return i.refuse(err)
 	}
 	c.PutU64(3, uint64(position))
 	return ok
@@ -115,7 +114,7 @@ func fileSize(i *Item, c *abi.Call) abi.Errno {
 	}
 	size, err := f.Size()
 	if err != nil {
-		return errnoOf(err)
+		return i.refuse(err)
 	}
 	c.PutU64(1, uint64(size))
 	return ok
@@ -127,7 +126,7 @@ func fileClose(i *Item, c *abi.Call) abi.Errno {
 		return badDescriptor
 	}
 	i.descriptors[c.U32(0)] = nil
-	return errnoOf(f.Close())
+	return i.refuse(f.Close())
 }
 
 func fileList(i *Item, c *abi.Call) abi.Errno {
@@ -136,7 +135,7 @@ func fileList(i *Item, c *abi.Call) abi.Errno {
 	}
 	entries, err := i.files.ReadDir(inWorkDir(text(c, 0)))
 	if err != nil {
-		return errnoOf(err)
+		return i.refuse(err)
 	}
 	type entry struct {
 		Name      string
@@ -154,22 +153,28 @@ func fileList(i *Item, c *abi.Call) abi.Errno {
 	return fill(c, 1, raw)
 }
 
-func errnoOf(err error) abi.Errno {
-	switch {
-	case err == nil:
-		return ok
-	case errors.Is(err, fs.ErrNotExist):
-		return notFound
-	case errors.Is(err, fs.ErrExist):
-		return exists
-	case errors.Is(err, guestfs.ErrLimit), errors.Is(err, guestfs.ErrNameTooLong), errors.Is(err, guestfs.ErrNoSpace):
-		return limit
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, guestfs.ErrReadOnly), errors.Is(err, guestfs.ErrLoop), errors.Is(err, guestfs.ErrAccess):
-		return denied
-	case errors.Is(err, guestfs.ErrInvalid), errors.Is(err, guestfs.ErrIsDirectory), errors.Is(err, guestfs.ErrNotDirectory):
-		return invalid
-	case errors.Is(err, guestfs.ErrClosed):
-		return badDescriptor
+func fileRemove(i *Item, c *abi.Call) abi.Errno {
+	if i.files == nil {
+		return notNow
 	}
-	return ioError
+	name := inWorkDir(text(c, 0))
+	err := i.files.Remove(name)
+	if errors.Is(err, guestfs.ErrIsDirectory) {
+		err = i.files.RemoveDir(name)
+	}
+	return i.refuse(err)
+}
+
+func fileRename(i *Item, c *abi.Call) abi.Errno {
+	if i.files == nil {
+		return notNow
+	}
+	return i.refuse(i.files.Rename(inWorkDir(text(c, 0)), inWorkDir(text(c, 1))))
+}
+
+func fileMakeDirectory(i *Item, c *abi.Call) abi.Errno {
+	if i.files == nil {
+		return notNow
+	}
+	return i.refuse(i.files.Mkdir(inWorkDir(text(c, 0))))
 }

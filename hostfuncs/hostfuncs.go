@@ -4,6 +4,7 @@
 package hostfuncs
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"math"
 	"strings"
@@ -30,6 +31,9 @@ const (
 	badDescriptor
 	exists
 	notNow
+	network
+	timeout
+	failed
 )
 
 // Limits of single parameters, from ABI.md.
@@ -41,6 +45,8 @@ const (
 	maxOutput  = 16 << 20
 	maxChunk   = 8 << 20
 	maxBuffer  = math.MaxUint32
+	maxRequest = 64 << 10
+	maxRandom  = 1 << 20
 )
 
 // Interface lists the host functions of beacon_v1.
@@ -60,8 +66,11 @@ func Interface() abi.Interface[*Item] {
 			{Name: "output", Params: []abi.Param{abi.In(maxName), abi.In(maxOutput)}, Func: output},
 			{Name: "fail", Params: []abi.Param{abi.Prefix(maxMessage)}, Func: fail},
 			{Name: "describe", Params: []abi.Param{abi.In(maxManifest)}, Func: describe},
+			{Name: "last_error", Params: []abi.Param{abi.Out(maxBuffer), abi.Cell(4)}, Func: lastError},
 			{Name: "remaining", Params: []abi.Param{abi.Cell(8)}, Func: remaining},
 			{Name: "cancelled", Func: cancelled},
+			{Name: "now", Params: []abi.Param{abi.I32, abi.Cell(8)}, Func: now(time.Now())},
+			{Name: "random", Params: []abi.Param{abi.In(maxRandom)}, Func: random},
 			{Name: "file_open", Params: []abi.Param{abi.In(maxPath), abi.I32, abi.Cell(4)}, Func: fileOpen},
 			{Name: "file_read", Params: []abi.Param{abi.I32, abi.Out(maxChunk), abi.Cell(4)}, Func: fileRead},
 			{Name: "file_write", Params: []abi.Param{abi.I32, abi.Prefix(maxChunk), abi.Cell(4)}, Func: fileWrite},
@@ -69,6 +78,23 @@ func Interface() abi.Interface[*Item] {
 			{Name: "file_size", Params: []abi.Param{abi.I32, abi.Cell(8)}, Func: fileSize},
 			{Name: "file_close", Params: []abi.Param{abi.I32}, Func: fileClose},
 			{Name: "file_list", Params: []abi.Param{abi.In(maxPath), abi.Out(maxBuffer), abi.Cell(4)}, Func: fileList},
+			{Name: "file_remove", Params: []abi.Param{abi.In(maxPath)}, Func: fileRemove},
+			{Name: "file_rename", Params: []abi.Param{abi.In(maxPath), abi.In(maxPath)}, Func: fileRename},
+			{Name: "file_make_directory", Params: []abi.Param{abi.In(maxPath)}, Func: fileMakeDirectory},
+			{Name: "handle_wait", Params: []abi.Param{abi.In(4 * maxHandles), abi.I64, abi.Cell(4)}, Func: handleWait},
+			{Name: "handle_close", Params: []abi.Param{abi.I32}, Func: handleClose},
+			{Name: "http_open", Params: []abi.Param{abi.In(maxRequest), abi.Cell(4)}, Func: httpOpen},
+			{Name: "http_write", Params: []abi.Param{abi.I32, abi.Prefix(maxChunk), abi.Cell(4)}, Func: httpWrite},
+			{Name: "http_wait", Params: []abi.Param{abi.I32, abi.Cell(4)}, Func: httpWait},
+			{Name: "http_response", Params: []abi.Param{abi.I32, abi.Out(maxBuffer), abi.Cell(4)}, Func: httpResponse},
+			{Name: "http_header", Params: []abi.Param{abi.I32, abi.In(maxName), abi.Out(maxBuffer), abi.Cell(4)}, Func: httpHeader},
+			{Name: "http_read", Params: []abi.Param{abi.I32, abi.Out(maxChunk), abi.Cell(4)}, Func: httpRead},
+			{Name: "call_open", Params: []abi.Param{abi.In(maxOutput), abi.Cell(4)}, Func: callOpen},
+			{Name: "call_progress", Params: []abi.Param{abi.I32, abi.Out(maxBuffer), abi.Cell(4)}, Func: callProgress},
+			{Name: "call_wait", Params: []abi.Param{abi.I32}, Func: callWait},
+			{Name: "call_result", Params: []abi.Param{abi.I32, abi.Out(maxBuffer), abi.Cell(4)}, Func: callResult},
+			{Name: "call_output", Params: []abi.Param{abi.I32, abi.In(maxName), abi.Out(maxBuffer), abi.Cell(4)}, Func: callOutput},
+			{Name: "secret", Params: []abi.Param{abi.In(maxName)}, Func: secret},
 		},
 	}
 }
@@ -220,6 +246,35 @@ func remaining(i *Item, c *abi.Call) abi.Errno {
 		left = uint64(max(0, time.Until(i.deadline).Milliseconds()))
 	}
 	c.PutU64(0, left)
+	return ok
+}
+
+// resolution is that of guests' clocks; WASI's are the same.
+const resolution = uint64(time.Millisecond)
+
+// now reads the clocks; the monotonic one counts from start, whose own time it
+// begins with, so that it goes on in a guest that a later process continues.
+func now(start time.Time) func(*Item, *abi.Call) abi.Errno {
+	return func(_ *Item, c *abi.Call) abi.Errno {
+		var ns int64
+		switch c.U32(0) {
+		case 0:
+			ns = time.Now().UnixNano()
+		case 1:
+			ns = start.UnixNano() + int64(time.Since(start))
+		default:
+			return invalid
+		}
+		v := uint64(max(0, ns)) //nolint:gosec // not negative
+		c.PutU64(1, v-v%resolution)
+		return ok
+	}
+}
+
+func random(_ *Item, c *abi.Call) abi.Errno {
+	if _, err := rand.Read(c.Bytes(0)); err != nil {
+		return ioError
+	}
 	return ok
 }
 

@@ -41,6 +41,9 @@ const (
 	badDescriptor
 	exists
 	notNow
+	network
+	timeout
+	failed
 )
 
 // Places in the memory of the guest, which has two pages.
@@ -73,6 +76,7 @@ type setup struct {
 	limits      hostfuncs.Limits
 	files       guestfs.Limits
 	countEvents bool // instead of keeping them
+	broker      hostfuncs.Broker
 }
 
 func settingsOf(t testing.TB, text string) beacon.Settings {
@@ -113,6 +117,9 @@ func start(t testing.TB, s setup) *guest {
 		g.item = hostfuncs.NewDescription(s.config, s.limits)
 	} else {
 		g.item = hostfuncs.NewItem(s.job, guestfs.New(root, guestfs.Config{Limits: s.files, ReadOnly: []string{"input.txt"}}), s.config, s.deadline, s.limits)
+	}
+	if s.broker != nil {
+		g.item.Reach(s.broker)
 	}
 	ctx := context.Background()
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
@@ -658,29 +665,37 @@ func TestFloods(t *testing.T) {
 // ends the item for a reason of ours; nothing outside changes.
 func FuzzCalls(f *testing.F) {
 	for n := range hostfuncs.Interface().Functions {
-		f.Add(byte(n), uint64(0), uint64(0), uint64(0), uint64(0), uint64(0), []byte("input.txt"))
-		f.Add(byte(n), uint64(name), uint64(9), uint64(buffer), uint64(100), uint64(cell), []byte("/work/../canary"))
-		f.Add(byte(n), uint64(math.MaxUint32), uint64(math.MaxUint32), uint64(math.MaxUint32), uint64(end), uint64(1), []byte("\xff"))
-		f.Add(byte(n), uint64(end-1), uint64(1), uint64(end), uint64(0), uint64(end-4), []byte(`{"a":1}`))
-		f.Add(byte(n), uint64(1), uint64(end), uint64(math.MaxUint32-3), uint64(8), uint64(end-3), []byte(nil))
+		f.Add(byte(n), uint64(0), uint64(0), uint64(0), uint64(0), uint64(0), uint64(0), []byte("input.txt"))
+		f.Add(byte(n), uint64(name), uint64(9), uint64(buffer), uint64(100), uint64(cell), uint64(cell), []byte("/work/../canary"))
+		f.Add(byte(n), uint64(math.MaxUint32), uint64(math.MaxUint32), uint64(math.MaxUint32), uint64(end), uint64(1), uint64(1), []byte("\xff"))
+		f.Add(byte(n), uint64(end-1), uint64(1), uint64(end), uint64(0), uint64(end-4), uint64(end), []byte(`{"a":1}`))
+		f.Add(byte(n), uint64(1), uint64(end), uint64(math.MaxUint32-3), uint64(8), uint64(end-3), uint64(0), []byte(nil))
+		f.Add(byte(n), uint64(name), uint64(52), uint64(cell), uint64(cell), uint64(0), uint64(0), []byte(`{"URL":"http://a/","Headers":{"A":["b"]},"TimeoutMs":5}`))
+		f.Add(byte(n), uint64(name), uint64(68), uint64(cell), uint64(cell), uint64(0), uint64(0), []byte(`{"Capability":"C","Settings":{"a":1},"Output":"o","Progress":"keep"}`))
+		f.Add(byte(n), uint64(0), uint64(name), uint64(5), uint64(buffer), uint64(100), uint64(cell), []byte("\x00\x00\x00\x00\x01\x00\x00\x00"))
 	}
+	// The guest keeps what it opens, so later calls meet it.
 	g := start(f, setup{
 		countEvents: true,
+		broker:      echo{},
 		limits:      hostfuncs.Limits{Log: 1 << 16, Output: 1 << 20, Calls: 1 << 40},
 		files:       guestfs.Limits{Bytes: 1 << 20, Written: 1 << 30, Entries: 50, OpenFiles: 20},
 	})
 	functions := hostfuncs.Interface().Functions
 	signatures := hostfuncs.Interface().Signatures()
-	f.Fuzz(func(t *testing.T, n byte, a, b, c, d, e uint64, memory []byte) {
+	f.Fuzz(func(t *testing.T, n byte, a, b, c, d, e, h uint64, memory []byte) {
 		function := functions[int(n)%len(functions)].Name
 		g.mod.Memory().Write(name, memory[:min(len(memory), end-name)])
-		params := []uint64{a, b, c, d, e}[:len(signatures[function].Params)]
+		params := []uint64{a, b, c, d, e, h}[:len(signatures[function].Params)]
+		if function == "handle_wait" {
+			params[2] %= 3 // milliseconds; a guest may wait for as long as its item lasts
+		}
 		results, err := g.mod.ExportedFunction(function).Call(g.ctx, params...)
 		if err != nil {
 			require.Equal(t, beacon.OutputLimit, beacon.CodeOf(err), "%v", err)
 			return
 		}
-		require.LessOrEqual(t, uint32(results[0]), notNow)
+		require.LessOrEqual(t, uint32(results[0]), failed)
 	})
 }
 

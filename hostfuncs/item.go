@@ -80,13 +80,16 @@ type Item struct {
 	// describing is true while the guest may call describe.
 	describing  bool
 	descriptors []*guestfs.File
+	broker      Broker
+	handles     []handle // of requests and calls, by number
+	lastError   string   // for last_error
 }
 
 // NewItem makes the host's end for a job. files shows the job's directory; a
 // zero deadline means that there is none.
 func NewItem(job *beacon.Job, files *guestfs.FS, config beacon.Settings, deadline time.Time, limits Limits) *Item {
 	limits = limits.withDefaults()
-	return &Item{job: job, files: files, config: config, deadline: deadline, limits: limits, log: lines{limit: limits.Log}}
+	return &Item{job: job, files: files, config: config, deadline: deadline, limits: limits, log: lines{limit: limits.Log}, broker: nobody{}}
 }
 
 // NewDescription makes the host's end for a guest that is asked to describe
@@ -193,8 +196,10 @@ func (i *Item) Result(exitCode int) beacon.Result {
 // is not UTF-8. StdOut has it then with U+FFFD for what is none.
 const OutputStdOutBase64 = "StdOutBase64"
 
-// Close releases the files that the guest left open.
+// Close ends the requests and calls that the guest left open, and releases its
+// files. The guest must have ended.
 func (i *Item) Close() error {
+	i.closeHandles()
 	if i.files == nil {
 		return nil
 	}

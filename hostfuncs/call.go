@@ -1,0 +1,268 @@
+package hostfuncs
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"path"
+	"sync"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/guestfs"
+	"github.com/ultravisor/beacon/hostfuncs/abi"
+)
+
+// maxKept is how many messages of a callee's progress wait for the guest.
+const maxKept = 64
+
+// A call is an action of another capability that is under way, or has ended.
+type call struct {
+	cancel context.CancelFunc
+	ctx    context.Context
+	task   sync.WaitGroup
+	ended  chan struct{}
+	result beacon.Result // valid once ended
+	err    error         // the same
+	shown  []byte        // the result as JSON, once it was asked for
+	kept   *messages     // nil unless progress is kept
+}
+
+// messages are those of a callee that its caller has not fetched.
+type messages struct {
+	mu    sync.Mutex
+	list  []beacon.Progress
+	ended bool
+	some  chan struct{} // closed while list holds something, and after the end
+}
+
+func (m *messages) put(p beacon.Progress) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended {
+		return
+	}
+	if len(m.list) == 0 {
+		close(m.some)
+	}
+	if len(m.list) == maxKept {
+		m.list = m.list[1:]
+	}
+	m.list = append(m.list, p)
+}
+
+func (m *messages) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended = true
+	if len(m.list) == 0 {
+		close(m.some)
+	}
+}
+
+// next hands the oldest message to use, and drops it if that returns ok: a
+// message stays until it has fitted into the guest's buffer.
+func (m *messages) next(use func(beacon.Progress) abi.Errno) abi.Errno {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.list) == 0 {
+		return notFound
+	}
+	errno := use(m.list[0])
+	if errno == ok {
+		m.list = m.list[1:]
+		if len(m.list) == 0 && !m.ended {
+			m.some = make(chan struct{})
+		}
+	}
+	return errno
+}
+
+func (m *messages) waiting() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.some
+}
+
+func callOpen(i *Item, c *abi.Call) abi.Errno {
+	if i.job == nil {
+		return notNow
+	}
+	var asked struct {
+		Capability string
+		Action     string
+		Settings   beacon.Settings
+		Source     string
+		Output     string
+		TimeoutMs  int64
+		Progress   string
+	}
+	if err := strictly(c.Bytes(0), &asked); err != nil {
+		return i.refuse(err)
+	}
+	k := &call{ended: make(chan struct{})}
+	r := Call{Capability: asked.Capability, Action: asked.Action, Settings: asked.Settings}
+	switch asked.Progress {
+	case "", "drop":
+	case "forward":
+		r.OnProgress = i.job.Progress
+	case "keep":
+		k.kept = &messages{some: make(chan struct{})}
+		r.OnProgress = k.kept.put
+	default:
+		return i.refuse(beacon.Errorf(beacon.Invalid, "Progress is %q: want drop, forward or keep", beacon.Excerpt(asked.Progress, 40)))
+	}
+	n, err := i.freeHandle()
+	if err != nil {
+		return i.deny(err)
+	}
+	k.ctx, k.cancel, err = bounded(c.Ctx, asked.TimeoutMs, "the call")
+	if err != nil {
+		return i.refuse(err)
+	}
+	if asked.Output != "" {
+		name := inWorkDir(asked.Output)
+		r.OutputName = path.Base(name)
+		r.Output = func() (io.WriteCloser, error) {
+			return i.files.Open(name, guestfs.Write|guestfs.Create|guestfs.Truncate)
+		}
+	}
+	var source *guestfs.File
+	if asked.Source != "" {
+		name := inWorkDir(asked.Source)
+		if source, err = i.files.Open(name, guestfs.Read); err != nil {
+			k.cancel()
+			return i.refuse(err)
+		}
+		r.SourceName, r.Source = path.Base(name), source
+	}
+	broker := i.broker
+	k.task.Go(func() {
+		defer close(k.ended)
+		k.result, k.err = broker.Call(k.ctx, r)
+		k.err = why(k.ctx, k.err)
+		if source != nil {
+			_ = source.Close() // it was only read
+		}
+		if k.kept != nil {
+			k.kept.end()
+		}
+	})
+	i.handles[n] = k
+	c.PutU32(1, n)
+	return ok
+}
+
+func (k *call) ready() <-chan struct{} {
+	if k.kept != nil {
+		return k.kept.waiting()
+	}
+	return k.ended
+}
+
+func (k *call) close() {
+	k.cancel()
+	k.task.Wait()
+}
+
+func callProgress(i *Item, c *abi.Call) abi.Errno {
+	k, found := handleOf[*call](i, c, 0)
+	if !found {
+		return badDescriptor
+	}
+	if k.kept == nil {
+		return i.refuse(beacon.Errorf(beacon.Invalid, "the call keeps no progress: ask for it with Progress keep"))
+	}
+	await(c.Ctx, k.kept.waiting())
+	return k.kept.next(func(p beacon.Progress) abi.Errno {
+		shown := struct {
+			Percent    *float64 `json:",omitempty"`
+			Message    string   `json:",omitempty"`
+			Step       int      `json:",omitempty"`
+			TotalSteps int      `json:",omitempty"`
+			Log        []string `json:",omitempty"`
+		}{nil, p.Message, p.Step, p.TotalSteps, p.Log}
+		if p.HasPercent {
+			shown.Percent = &p.Percent
+		}
+		raw, err := json.Marshal(shown)
+		if err != nil { // a percentage that is no number
+			raw = []byte("{}")
+		}
+		return fill(c, 1, raw)
+	})
+}
+
+func callWait(i *Item, c *abi.Call) abi.Errno {
+	k, found := handleOf[*call](i, c, 0)
+	if !found {
+		return badDescriptor
+	}
+	await(c.Ctx, k.ended)
+	return i.deny(k.err)
+}
+
+// endedCall finds a call whose result is there.
+func endedCall(i *Item, c *abi.Call) (*call, abi.Errno) {
+	k, found := handleOf[*call](i, c, 0)
+	if !found {
+		return nil, badDescriptor
+	}
+	select {
+	case <-k.ended:
+		return k, ok
+	default:
+		return nil, notNow
+	}
+}
+
+func callResult(i *Item, c *abi.Call) abi.Errno {
+	k, errno := endedCall(i, c)
+	if errno != ok {
+		return errno
+	}
+	if k.shown == nil {
+		type failure struct {
+			Code    beacon.Code
+			Message string
+		}
+		shown := struct {
+			Outputs beacon.Outputs
+			Log     []string
+			Error   *failure `json:",omitempty"`
+		}{k.result.Outputs, k.result.Log, nil}
+		if shown.Outputs == nil {
+			shown.Outputs = beacon.Outputs{}
+		}
+		if shown.Log == nil {
+			shown.Log = []string{}
+		}
+		if k.err != nil {
+			shown.Error = &failure{beacon.CodeOf(k.err), excerpt(k.err.Error(), maxMessage)}
+		}
+		var err error
+		if k.shown, err = json.Marshal(shown); err != nil {
+			return i.refuse(beacon.Errorf(beacon.Internal, "the outputs of the call are not JSON"))
+		}
+	}
+	return fill(c, 1, k.shown)
+}
+
+func callOutput(i *Item, c *abi.Call) abi.Errno {
+	k, errno := endedCall(i, c)
+	if errno != ok {
+		return errno
+	}
+	name := text(c, 1)
+	value, present := k.result.Outputs[name]
+	if !present || value == nil {
+		return notFound
+	}
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return i.refuse(beacon.Errorf(beacon.Internal, "the output is not JSON"))
+	}
+	if string(raw) == "null" {
+		return notFound
+	}
+	return fill(c, 2, []byte(beacon.Settings{name: raw}.Text(name)))
+}
