@@ -43,6 +43,7 @@ var layers = map[string][]string{
 	"submit":                 {"", "protocol"},
 	"beacontest":             {"", "protocol", "transport"},
 	"beacontest/coordinator": {"", "protocol", "beacontest"},
+	"beacontest/faultproxy":  {},
 	"guest-sdk/go/guest":     {},
 	"guest-sdk/go/native":    {"guest-sdk/go/guest"},
 	"guest-sdk/go/guesttest": {

@@ -76,19 +76,25 @@ type Hub struct {
 	active sync.WaitGroup // requests, sockets and the clock
 }
 
+// NewMemory makes a Store in memory within the bounds of a configuration. It
+// outlives the hubs that it is given to: they are one hub that is restarted.
+func NewMemory(cfg Config) Store {
+	return newMemory(memoryLimits{
+		live:      cmp.Or(cfg.QueueLimit, 5000),
+		liveBytes: cmp.Or(cfg.QueueBytes, 256<<20),
+		finished:  cmp.Or(cfg.HistoryLimit, 10_000),
+		doneBytes: cmp.Or(cfg.HistoryBytes, 256<<20),
+		age:       cmp.Or(cfg.HistoryAge, time.Hour),
+	})
+}
+
 // New makes a hub that runs until Close.
 func New(cfg Config) *Hub {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	cfg.HeartbeatTimeout = cmp.Or(cfg.HeartbeatTimeout, time.Minute)
 	cfg.AffinityTTL = cmp.Or(cfg.AffinityTTL, time.Hour)
 	if cfg.Store == nil {
-		cfg.Store = newMemory(memoryLimits{
-			live:      cmp.Or(cfg.QueueLimit, 5000),
-			liveBytes: cmp.Or(cfg.QueueBytes, 256<<20),
-			finished:  cmp.Or(cfg.HistoryLimit, 10_000),
-			doneBytes: cmp.Or(cfg.HistoryBytes, 256<<20),
-			age:       cmp.Or(cfg.HistoryAge, time.Hour),
-		})
+		cfg.Store = NewMemory(cfg)
 	}
 	h := &Hub{
 		cfg:      cfg,
