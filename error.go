@@ -24,6 +24,7 @@ const (
 	Canceled    Code = "canceled"     // the server, an operator or a shutdown
 	MemoryLimit Code = "memory_limit" // the guest wanted more memory than it may have
 	StackLimit  Code = "stack_limit"  // the guest called too deeply
+	FuelLimit   Code = "fuel_limit"   // the guest executed more instructions than it may
 	OutputLimit Code = "output_limit" // too much on standard output, in logs or outputs
 	FileLimit   Code = "file_limit"   // too many or too large files
 	CallLimit   Code = "call_limit"   // too many host calls, too much progress
@@ -35,7 +36,7 @@ const (
 // Limit reports whether the code names a limit that was hit.
 func (c Code) Limit() bool {
 	switch c {
-	case Timeout, MemoryLimit, StackLimit, OutputLimit, FileLimit, CallLimit:
+	case Timeout, MemoryLimit, StackLimit, FuelLimit, OutputLimit, FileLimit, CallLimit:
 		return true
 	}
 	return false

@@ -133,7 +133,7 @@ func TestCacheOfInvalidModule(t *testing.T) {
 	r, err := wasmrt.New(wasmrt.Config{CacheDir: dir, Log: log.logger()})
 	require.NoError(t, err)
 	_, err = r.Load(t.Context(), wasmrt.Source{Name: "subject", Binary: []byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x07\x0a\x01\x06_start\x00\x00\x0a\x05\x01\x03\x00\x6a\x0b")})
-	requireFailure(t, err, beacon.Refused, "invalid")
+	requireFailure(t, err, beacon.Refused, "lacks an operand")
 	require.Empty(t, files(t, dir))
 	require.Empty(t, log.String())
 }

@@ -5,40 +5,151 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
 	"github.com/ultravisor/beacon/runtime/module"
 )
 
-// slice is how many instructions, about, a guest executes between two visits
-// to the host: some hundred microseconds. Compiled code cannot be interrupted,
-// so this is also how long a guest can keep the garbage collector waiting.
-const slice = 1_000_000
+// A Budget is asked, again and again while a guest runs, whether it may go on:
+// where a tenant's share of the processor is kept. It is safe for concurrent use.
+type Budget interface {
+	// Spend is told of instructions that the job's guest has executed since the
+	// last call: exactly where its fuel is limited, roughly and too many
+	// otherwise. It is called on the guest's way, every few milliseconds at most,
+	// and may wait to slow the guest down; it returns soon after ctx is done. An
+	// error ends the item and is its outcome: a *beacon.Error is shown to the
+	// submitter. What a guest used after the last call in its run is told when the
+	// run is over; an error is ignored then.
+	Spend(ctx context.Context, job *beacon.Job, instructions int64) error
+}
+
+// sliceTime is how long a guest should execute between two visits to the host.
+// Compiled code cannot be interrupted, so this is also how long a guest keeps
+// the garbage collector waiting.
+const sliceTime = time.Millisecond
+
+// A pace bounds the slices that guests get of fuel. Their size follows the time
+// they take: a unit may be one instruction or a page that is touched first.
+type pace struct {
+	first, least, most int64
+	instructions       int64 // in a unit
+}
+
+var paces = map[module.Grade]pace{
+	module.Deadline: {first: 32 << 10, least: 4 << 10, most: 512 << 10, instructions: 16},
+	module.Exact:    {first: 256 << 10, least: 64 << 10, most: 4 << 20, instructions: 1},
+}
 
 // errStack breaks a guest down that has called too deeply. It is what the engine
 // says at its own limit.
 var errStack = errors.New("stack overflow")
 
+// A gauge watches the fuel of one guest. It belongs to the guest's goroutine.
+type gauge struct {
+	job    *beacon.Job
+	name   string // of the module
+	budget Budget // may be nil
+	pace   pace
+	limit  int64 // units; 0 for no limit
+
+	granted int64 // units in all
+	told    int64 // units that the budget knows of
+	slice   int64
+	since   time.Time // when the guest got the last slice
+}
+
+func (m *Module) gauge(job *beacon.Job) *gauge {
+	p := paces[m.grade()]
+	g := &gauge{job: job, name: m.name, budget: m.budget, pace: p, slice: p.first}
+	if m.grade() == module.Exact {
+		g.limit = m.limits.Fuel
+	}
+	return g
+}
+
+// refill looks at the guest when its fuel is used up, left being negative then,
+// and returns its next slice.
+func (g *gauge) refill(ctx context.Context, left int64) (int64, error) {
+	now := time.Now()
+	if !g.since.IsZero() {
+		// Guests cannot be interrupted. Whoever waits for the processor gets it
+		// here, not least the timer of the deadline.
+		goruntime.Gosched()
+		switch took := now.Sub(g.since); {
+		case took < sliceTime/2:
+			g.slice = min(2*g.slice, g.pace.most)
+		case took > 2*sliceTime:
+			g.slice = max(g.slice/4, g.pace.least)
+		}
+	}
+	if ctx.Err() != nil {
+		return 0, &abi.Stop{Cause: context.Cause(ctx)}
+	}
+	used := g.granted - left
+	if g.limit > 0 && used > g.limit {
+		return 0, &abi.Stop{Cause: g.exceeded()}
+	}
+	if err := g.tell(ctx, used); err != nil {
+		return 0, &abi.Stop{Cause: err}
+	}
+	next := g.slice
+	if g.limit > 0 {
+		next = min(next, g.limit-used)
+	}
+	g.granted = used + next
+	g.since = time.Now()
+	return next, nil
+}
+
+func (g *gauge) tell(ctx context.Context, used int64) error {
+	if g.budget == nil || g.job == nil {
+		return nil
+	}
+	spent := used - g.told
+	g.told = used
+	return g.budget.Spend(ctx, g.job, spent*g.pace.instructions)
+}
+
+// done is for a guest that has ended, with what is left of its fuel. The error
+// says that it used too much.
+func (g *gauge) done(ctx context.Context, left int64) (used int64, err error) {
+	used = g.granted - left
+	// Whatever the budget says now comes too late.
+	_ = g.tell(ctx, used)
+	if g.limit > 0 && used > g.limit {
+		return used, g.exceeded()
+	}
+	return used, nil
+}
+
+func (g *gauge) exceeded() error {
+	return beacon.Errorf(beacon.FuelLimit, "module %s used more than %d units of fuel; raise it with --fuel or the provider's Fuel", g.name, g.limit)
+}
+
 // offerFuel gives guests the function that they call when their fuel is used
 // up. There a guest whose item is over ends.
 func offerFuel(ctx context.Context, engine wazero.Runtime) error {
 	refill := api.GoFunc(func(ctx context.Context, stack []uint64) {
-		// Guests cannot be interrupted. Whoever waits for the processor gets it
-		// here, not least the timer of the deadline.
-		goruntime.Gosched()
-		if int64(stack[0]) < 0 {
+		if int64(stack[1]) < 0 {
 			panic(errStack)
 		}
-		if ctx.Err() != nil {
-			panic(&abi.Stop{Cause: context.Cause(ctx)})
+		g, ok := abi.State[*gauge](ctx)
+		if !ok {
+			panic(&abi.Stop{Cause: fmt.Errorf("%w: no gauge", abi.ErrHost)})
 		}
-		stack[0] = slice
+		next, err := g.refill(ctx, int64(stack[0]))
+		if err != nil {
+			panic(err)
+		}
+		stack[0] = uint64(next)
 	})
 	_, err := engine.NewHostModuleBuilder(module.MeterModule).NewFunctionBuilder().
-		WithGoFunction(refill, []api.ValueType{api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).
+		WithGoFunction(refill, []api.ValueType{api.ValueTypeI64, api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).
 		Export(module.MeterRefill).
 		Instantiate(ctx)
 	if err != nil {

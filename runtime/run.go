@@ -34,6 +34,7 @@ type Module struct {
 	entry    entry
 	limits   Limits
 	config   beacon.Settings
+	budget   Budget
 	log      *slog.Logger
 	manifest hostfuncs.Manifest
 
@@ -45,11 +46,14 @@ type Module struct {
 	closed bool
 }
 
+// features are what guests may use of WebAssembly.
+const features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
+
 // build compiles with an engine that belongs to this module alone: guests of
 // different modules share no namespace, and closing one leaves the others.
 func (m *Module) build(ctx context.Context, cache wazero.CompilationCache, binary []byte) (err error) {
 	engine := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().
-		WithCoreFeatures(api.CoreFeaturesV2).
+		WithCoreFeatures(features).
 		WithCompilationCache(cache).
 		// The engine's reader of debug information never ends on some input.
 		WithDebugInfoEnabled(false).
@@ -104,6 +108,9 @@ func (m *Module) Name() string { return m.name }
 // Digest is the SHA-256 of the module's binary in hexadecimal.
 func (m *Module) Digest() string { return m.digest }
 
+// grade is how finely the module's work is counted.
+func (m *Module) grade() module.Grade { return m.limits.grade() }
+
 // Facts are what the binary says about itself; they are not to be changed.
 func (m *Module) Facts() *module.Facts { return m.facts }
 
@@ -145,7 +152,7 @@ func (m *Module) ask(ctx context.Context) ([]byte, error) {
 	defer cancel()
 	item := hostfuncs.NewDescription(m.config, m.limits.Item)
 	process := wasi.NewProcess(wasi.Config{Args: []string{m.name}, Stdout: io.Discard, Stderr: item.Stderr()})
-	err := m.guest(ctx, item, process, "beacon_describe")
+	err := m.guest(ctx, nil, item, process, "beacon_describe")
 	if errors.Is(context.Cause(ctx), context.Canceled) {
 		return nil, context.Cause(ctx) // whoever loads the module has changed their mind
 	}
@@ -194,7 +201,7 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 	}
 	inner, release := m.graceful(ctx, item)
 	defer release()
-	err = m.guest(inner, item, process, run)
+	err = m.guest(inner, job, item, process, run)
 	if err == nil {
 		return item.Result(0), nil
 	}
@@ -338,7 +345,7 @@ var errExit = errors.New("the guest exited")
 
 // guest runs one function of a new instance and says how it ended. The instance
 // is gone when it returns.
-func (m *Module) guest(ctx context.Context, item *hostfuncs.Item, process *wasi.Process, function string) (err error) {
+func (m *Module) guest(ctx context.Context, job *beacon.Job, item *hostfuncs.Item, process *wasi.Process, function string) (err error) {
 	memory := &allocator{limit: uint64(m.limits.Memory)}
 	defer memory.release()
 	// Instances must be closed on this goroutine, after the guest's end.
@@ -349,6 +356,8 @@ func (m *Module) guest(ctx context.Context, item *hostfuncs.Item, process *wasi.
 		}
 	}()
 	call := abi.WithState(abi.WithState(ctx, item), process)
+	gauge := m.gauge(job)
+	call = abi.WithState(call, gauge)
 	call = experimental.WithMemoryAllocator(call, memory)
 	// Anonymous, so that instances can coexist and none can import another.
 	instance, err := m.engine.InstantiateModule(call, m.code, wazero.NewModuleConfig().WithName("").WithStartFunctions())
@@ -358,6 +367,11 @@ func (m *Module) guest(ctx context.Context, item *hostfuncs.Item, process *wasi.
 	defer func() {
 		if cerr := instance.Close(context.WithoutCancel(ctx)); cerr != nil {
 			m.log.Warn("closing an instance", "module", m.name, "err", cerr)
+		}
+	}()
+	defer func() {
+		if limit := m.settle(ctx, gauge, instance, item); limit != nil && (err == nil || errors.Is(err, errExit)) {
+			err = limit
 		}
 	}()
 	steps := []struct {
@@ -382,6 +396,15 @@ func (m *Module) guest(ctx context.Context, item *hostfuncs.Item, process *wasi.
 		}
 	}
 	return nil
+}
+
+// settle accounts for the fuel of a guest that has ended.
+func (m *Module) settle(ctx context.Context, g *gauge, instance api.Module, item *hostfuncs.Item) error {
+	used, err := g.done(ctx, int64(instance.ExportedGlobal(module.MeterFuel).Get()))
+	if g.limit > 0 && g.job != nil {
+		item.Note(fmt.Sprintf("fuel: %d of %d units", used, g.limit))
+	}
+	return err
 }
 
 // failed is the outcome of a guest that said so itself.
@@ -431,7 +454,7 @@ func (m *Module) outcome(ctx context.Context, item *hostfuncs.Item, process *was
 		item.Note(line)
 	}
 	if reason == errStack.Error() {
-		return beacon.Errorf(beacon.StackLimit, "module %s called too deeply: more than 16 MiB of stack", m.name)
+		return beacon.Errorf(beacon.StackLimit, "module %s called too deeply: more than %s of stack", m.name, megabytes(module.StackSize))
 	}
 	return beacon.Errorf(beacon.Trapped, "module %s broke down: %s", m.name, reason)
 }

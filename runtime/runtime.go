@@ -31,6 +31,12 @@ type Limits struct {
 	// Memory is the linear memory of one instance in bytes, rounded down to
 	// 64 KiB; default DefaultMemory, at most 4 GiB.
 	Memory int64
+	// Fuel is how many units the guest may use up for one item: instructions, by
+	// the table of costs with the version module.CostVersion. The same module and
+	// input use the same number on every machine. Counting them exactly makes
+	// guests slower than the default, 0, which is no limit: then instructions are
+	// counted only well enough to end a guest in time.
+	Fuel int64
 	// Describe bounds the time in which a module describes itself when it is
 	// loaded; default 10 s.
 	Describe time.Duration
@@ -41,12 +47,22 @@ type Limits struct {
 	Module module.Limits
 }
 
+// grade is how finely the guest's work must be counted.
+func (l Limits) grade() module.Grade {
+	if l.Fuel > 0 {
+		return module.Exact
+	}
+	return module.Deadline
+}
+
 // Config is what all modules of a Runtime share. The zero value works.
 type Config struct {
 	// CacheDir keeps compiled modules, so that a module is compiled once per
 	// machine and not once per start. What is in it is executed as native code,
 	// so it must belong to this user alone. Empty means no cache on disk.
 	CacheDir string
+	// Budget is told what guests use of the processor; nil for none.
+	Budget Budget
 	// Log defaults to slog.Default.
 	Log *slog.Logger
 }
@@ -54,6 +70,7 @@ type Config struct {
 // A Runtime loads modules. It is safe for concurrent use.
 type Runtime struct {
 	cacheDir string
+	budget   Budget
 	log      *slog.Logger
 }
 
@@ -65,7 +82,7 @@ func New(cfg Config) (*Runtime, error) {
 			return nil, err
 		}
 	}
-	return &Runtime{cacheDir: cfg.CacheDir, log: cmp.Or(cfg.Log, slog.Default())}, nil
+	return &Runtime{cacheDir: cfg.CacheDir, budget: cfg.Budget, log: cmp.Or(cfg.Log, slog.Default())}, nil
 }
 
 // private makes sure that a directory exists and is ours alone.
@@ -112,11 +129,11 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 	refuse := func(err error) error {
 		return beacon.Errorf(beacon.Refused, "module %s: %w", beacon.Excerpt(src.Name, 128), err)
 	}
-	metered, facts, err := module.Meter(src.Binary, limits.Module)
+	rewritten, err := module.Rewrite(src.Binary, module.Options{Limits: limits.Module, Grade: limits.grade()})
 	if err != nil {
 		return nil, refuse(err)
 	}
-	entry, err := check(facts, limits.Memory)
+	entry, err := check(rewritten.Facts, limits.Memory)
 	if err != nil {
 		return nil, refuse(err)
 	}
@@ -124,13 +141,14 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 	m := &Module{
 		name:   beacon.Excerpt(src.Name, 128),
 		digest: hex.EncodeToString(digest[:]),
-		facts:  facts,
+		facts:  rewritten.Facts,
 		entry:  entry,
 		limits: limits,
 		config: src.Config,
+		budget: r.budget,
 		log:    r.log,
 	}
-	if err := m.compile(ctx, r.cacheDir, metered); err != nil {
+	if err := m.compile(ctx, r.cacheDir, rewritten.Binary); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}

@@ -34,7 +34,7 @@ func TestRefused(t *testing.T) {
 		"component":         {[]byte("\x00asm\x0d\x00\x01\x00"), "build for wasm32-wasip1"},
 		"truncated":         {guest(t, "exit")[:100], "cut off"},
 		"31 bytes":          {[]byte("\x00asm\x01\x00\x00\x00\x0a\x05\xff\xff\xff\xff\x0f"), "4294967295 function bodies"},
-		"invalid code":      {[]byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x07\x0a\x01\x06_start\x00\x00\x0a\x05\x01\x03\x00\x6a\x0b"), "invalid"},
+		"invalid code":      {[]byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x07\x0a\x01\x06_start\x00\x00\x0a\x05\x01\x03\x00\x6a\x0b"), "an instruction lacks an operand"},
 		"no entry":          {guest(t, "refused_no_entry"), "exports neither beacon_execute nor _start: build it as a WASI command, or as a reactor with an SDK (it exports memory, main)"},
 		"nothing":           {guest(t, "refused_nothing"), "it exports nothing"},
 		"_start":            {guest(t, "refused_wrong_start"), "_start is a function (i32) -> (), want () -> ()"},

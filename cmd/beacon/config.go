@@ -87,11 +87,16 @@ type providerConfig struct {
 	Config beacon.Settings
 	// Memory bounds a module's memory, such as "64M".
 	Memory string
+	// Fuel bounds the instructions that a module may execute for an item; 0 is no
+	// limit. They are counted exactly, which makes the module slower.
+	Fuel int64
 
 	memory byteSize
 }
 
-func (p providerConfig) limits() wasmrt.Limits { return wasmrt.Limits{Memory: int64(p.memory)} }
+func (p providerConfig) limits() wasmrt.Limits {
+	return wasmrt.Limits{Memory: int64(p.memory), Fuel: p.Fuel}
+}
 
 // readConfig reads the file that is named, or the usual one if there is one.
 func readConfig(path string) (config, error) {

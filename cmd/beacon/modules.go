@@ -146,12 +146,14 @@ func (b *byteSize) Set(text string) error {
 // moduleFlags are those of all commands that load modules.
 type moduleFlags struct {
 	memory  byteSize
+	fuel    int64
 	config  string
 	noCache bool
 }
 
 func (f *moduleFlags) register(flags *pflag.FlagSet) {
 	flags.Var(&f.memory, "memory", "memory that a module may use (default 256M)")
+	flags.Int64Var(&f.fuel, "fuel", 0, "instructions that a module may execute for an item, counted exactly, which is slower (default no limit)")
 	flags.StringVar(&f.config, "config-json", "", "configuration that the module can read, a JSON object")
 	flags.BoolVar(&f.noCache, "no-cache", false, "compile the module anew, and do not keep it")
 }
@@ -169,12 +171,15 @@ func (f *moduleFlags) runtime(dirs folders, log *slog.Logger) (*wasmrt.Runtime, 
 }
 
 func (f *moduleFlags) limits() wasmrt.Limits {
-	return wasmrt.Limits{Memory: int64(f.memory)}
+	return wasmrt.Limits{Memory: int64(f.memory), Fuel: f.fuel}
 }
 
 func (f *moduleFlags) settings() (beacon.Settings, error) {
 	if f.memory > 4<<30 {
 		return nil, usagef("--memory %s: a module can have 4G at most", f.memory.String())
+	}
+	if f.fuel < 0 {
+		return nil, usagef("--fuel %d: want a number of instructions", f.fuel)
 	}
 	if f.config == "" {
 		return nil, nil

@@ -181,6 +181,12 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 		} else {
 			p.memory = o.moduleFlags.memory
 		}
+		if p.Fuel < 0 {
+			return usagef("provider %s: Fuel %d: want a number of instructions", p.Source, p.Fuel)
+		}
+		if p.Fuel == 0 || flags.Changed("fuel") {
+			p.Fuel = o.moduleFlags.fuel
+		}
 	}
 	return nil
 }

@@ -1,109 +1,66 @@
 package module
 
-// This file decodes function bodies: every instruction of WebAssembly 2.0 and
-// tail calls. It checks every index against what the module has, before
-// anything is inserted: an index that is out of range could otherwise mean
-// something that the rewriting adds, such as the counter of fuel.
-
-// Instructions that need more than their length.
-const (
-	opBlock        = 0x02
-	opLoop         = 0x03
-	opIf           = 0x04
-	opElse         = 0x05
-	opEnd          = 0x0b
-	opBr           = 0x0c
-	opBrIf         = 0x0d
-	opBrTable      = 0x0e
-	opReturn       = 0x0f
-	opCall         = 0x10
-	opCallIndirect = 0x11
-	opReturnCall   = 0x12
-	opReturnCallIn = 0x13
-	opSelectTyped  = 0x1c
-	opLocalGet     = 0x20
-	opLocalSet     = 0x21
-	opLocalTee     = 0x22
-	opGlobalGet    = 0x23
-	opGlobalSet    = 0x24
-	opTableGet     = 0x25
-	opTableSet     = 0x26
-	opMemorySize   = 0x3f
-	opMemoryGrow   = 0x40
-	opI32Const     = 0x41
-	opI64Const     = 0x42
-	opF32Const     = 0x43
-	opF64Const     = 0x44
-	opRefNull      = 0xd0
-	opRefIsNull    = 0xd1
-	opRefFunc      = 0xd2
-	opMisc         = 0xfc
-	opVector       = 0xfd
-	opAtomic       = 0xfe
-)
-
-// Instructions after opMisc.
-const (
-	miscMemoryInit = 8
-	miscDataDrop   = 9
-	miscMemoryCopy = 10
-	miscMemoryFill = 11
-	miscTableInit  = 12
-	miscElemDrop   = 13
-	miscTableCopy  = 14
-	miscTableGrow  = 15
-	miscTableSize  = 16
-	miscTableFill  = 17
-)
+// This file reads function bodies: it checks every instruction as the
+// specification says, the types on the stack and each index, before anything is
+// inserted, because an index that is out of range could otherwise mean something
+// that the rewriting adds, such as the counter of fuel. And it notes where what
+// is to be inserted.
 
 // An edit replaces old bytes at an offset of a body.
 type edit struct {
 	at, old int
 	kind    editKind
-	value   int // a region, the index of a function or data segment, or a label
+	value   int
+	bytes   []byte
 }
 
 type editKind byte
 
 const (
-	editCharge     editKind = iota // insert: charge the region's cost
-	editChargeCall                 // insert: the same at a loop that is in no other
+	editSegment    editKind = iota // insert: the cost, value, of the straight stretch that follows
+	editLoop                       // insert: the begin of a loop around the one that follows, of type bytes
+	editHead                       // insert: the head of a loop; value is its region
+	editLoopEnd                    // insert: the end of the loop around
+	editBytes                      // replace: bytes
 	editFunction                   // replace: the new index of a function
 	editMemoryCopy                 // replace: a copy in pieces
 	editMemoryFill                 // replace: a fill in pieces
-	editMemoryInit                 // replace: an initialisation in pieces
+	editMemoryInit                 // replace: an initialisation in pieces; value is the data segment
+	editMemoryGrow                 // replace: growing, which is charged for
 	editLength                     // insert: charge the length on top of the stack
-	editReturn                     // replace: leave the block that the function is put into
+	editReturn                     // replace: leave the block that the function is put into; value is its label
+	editTailCall                   // insert: the stack is given back, before a call that ends the function
 )
 
-// A body is a function that was decoded.
+// A body is a function that was read.
 type body struct {
-	locals []byte // the declarations
-	code   []byte // the instructions, with the last end
-	edits  []edit // in order
+	locals  []byte // the declarations
+	code    []byte // the instructions, with the last end
+	at      int    // where code begins in the section of code
+	edits   []edit // in order
+	results []ValueType
 	// frame is about how many bytes of stack a call takes; 0 for a function that
 	// calls none of the guest's, whose calls cannot be many at a time.
-	frame   int
-	results []ValueType
-	// free functions are not charged at their entry: outside of their loops they
-	// do next to nothing, and call nothing of the guest's.
+	frame int
+	// free functions are not charged at their entry, in the deadline grade:
+	// outside of their loops they do next to nothing, and call nothing of the
+	// guest's.
 	free bool
-	// costs has one entry a region: what is executed between two charges, at
-	// most. Region 0 is the function outside of loops, each loop has its own.
-	costs []int64
+	// weights has one entry a region: about how long it takes to get from one
+	// charge to the next, at most. Region 0 is the function outside of loops, each
+	// loop has its own.
+	weights []int
 }
 
-// Costs of instructions that take much longer than others, in instructions. A
-// call stands for what the function does for free, too.
+// Weights in the deadline grade, in instructions. A call stands for what the
+// function does for free, too.
 const (
-	costCall     = 8
-	costFree     = 40 // at most, of a function without charge at its entry
-	costHostCall = 40
-	costGrow     = 400
-	costBulk     = 20
+	weightHostCall = 50
+	weightBulk     = 20
+	weightFree     = 40 // at most, of a function without charge at its entry
 )
 
-// maxLoops bounds how much longer than the module the metered one can be: of
+// maxLoops bounds how much longer than the module the rewritten one can be: of
 // what is in it, nothing grows more than a loop.
 const maxLoops = 1_000_000
 
@@ -116,78 +73,137 @@ const (
 	frameCode  = 8
 )
 
-// code decodes one function body whose signature is given.
+// unknown is the type of what cannot be there, after a branch.
+const unknown ValueType = 0
+
+// code reads one function body whose signature is given.
 type code struct {
 	p      *parser
 	r      *reader
-	locals int
+	begin  int // of the instructions
+	locals []ValueType
 	body   body
-	// blocks are open, the function itself first; each knows its region.
-	blocks  []block
+	stack  []ValueType
+	blocks []block // that are open, the function itself first
+	// segment is the edit that charges for the straight stretch that is being
+	// read, -1 where there is none.
+	segment int
 	total   int // blocks and branches, which make the engine's work
 	targets int
+	loops   int // that are open
 	// calls of the guest's functions there are, and outside of loops
 	calls, callsOutside bool
 }
 
 type block struct {
-	op     byte
-	region int
+	op              byte
+	params, results []ValueType
+	height          int  // of the stack outside of the block
+	dead            bool // what follows cannot be reached
+	skipped         bool // neither can the block
+	targeted        bool // something branches to its end
+	region          int
+	lift            int // loops that were put around loops, of this block and those around it
+	wrapped         bool
+}
+
+// reached reports whether what follows can be executed.
+func (b *block) reached() bool { return !b.dead && !b.skipped }
+
+// label is what a branch to the block takes from the stack.
+func (b *block) label() []ValueType {
+	if b.op == opLoop {
+		return b.params
+	}
+	return b.results
 }
 
 func (p *parser) function(r *reader, signature Signature) body {
 	start := r.position()
 	begin := r.at
-	locals := len(signature.Params)
+	locals := append(p.room.locals[:0], signature.Params...)
 	for range r.count("groups of locals", 2, p.limits.Locals) {
 		n := r.u32()
-		r.valueType()
-		if n > p.limits.Locals || locals+n > p.limits.Locals+len(signature.Params) {
+		t := r.valueType()
+		if n > p.limits.Locals || len(locals)+n > p.limits.Locals+len(signature.Params) {
 			fail(start, "function with more than %d local variables", p.limits.Locals)
 		}
-		locals += n
+		for range n {
+			locals = append(locals, t)
+		}
 	}
-	c := &code{p: p, r: r, locals: locals}
-	c.body.edits, c.body.costs = p.meter.edits[:0], p.meter.costs[:0]
-	c.body.locals = r.buf[begin:r.at]
-	c.body.costs = append(c.body.costs, 1)
-	c.blocks = []block{{op: opEnd}}
-	begin = r.at
+	c := &code{p: p, r: r, locals: locals, stack: p.room.stack[:0], segment: -1}
+	c.body = body{
+		locals: r.buf[begin:r.at], results: signature.Results, at: r.at + r.base - p.codeAt,
+		edits: p.room.edits[:0], weights: append(p.room.weights[:0], 1),
+	}
+	c.blocks = append(p.room.blocks[:0], block{op: opEnd, results: signature.Results})
+	c.begin = r.at
+	c.straight()
 	for len(c.blocks) > 0 {
-		c.instruction(r.at - begin)
+		c.instruction()
 	}
 	if r.left() > 0 {
 		fail(r.position(), "%d bytes after the end of a function", r.left())
 	}
-	if c.total*locals > p.limits.LocalBlocks {
-		fail(start, "function with %d local variables and %d branches, limit of their product %d", locals, c.total, p.limits.LocalBlocks)
+	if c.total*len(locals) > p.limits.LocalBlocks {
+		fail(start, "function with %d local variables and %d branches, limit of their product %d", len(locals), c.total, p.limits.LocalBlocks)
 	}
-	c.body.code = r.buf[begin:r.at]
-	c.body.results = signature.Results
+	c.body.code = r.buf[c.begin:r.at]
 	if c.calls {
-		c.body.frame = frameLeast + frameLocal*locals + len(c.body.code)/frameCode
+		c.body.frame = frameLeast + frameLocal*len(locals) + len(c.body.code)/frameCode
 	}
-	c.body.free = !c.callsOutside && c.body.costs[0] <= costFree
-	p.meter.edits, p.meter.costs = c.body.edits, c.body.costs
+	c.body.free = !c.callsOutside && c.body.weights[0] <= weightFree
+	p.room = room{locals, c.stack, c.blocks, c.body.edits, c.body.weights}
 	return c.body
 }
 
-func (c *code) edit(at, old int, kind editKind, value int) {
-	c.body.edits = append(c.body.edits, edit{at, old, kind, value})
+// room is memory that one function leaves to the next.
+type room struct {
+	locals, stack []ValueType
+	blocks        []block
+	edits         []edit
+	weights       []int
 }
 
-func (c *code) spend(n int64) {
-	c.body.costs[c.blocks[len(c.blocks)-1].region] += n
+func (c *code) here() int { return c.r.at - c.begin }
+
+func (c *code) top() *block { return &c.blocks[len(c.blocks)-1] }
+
+func (c *code) edit(at, old int, kind editKind, value int) {
+	c.body.edits = append(c.body.edits, edit{at: at, old: old, kind: kind, value: value})
+}
+
+// replace puts bytes in the place of what was read since from.
+func (c *code) replace(from int, bytes []byte) {
+	c.body.edits = append(c.body.edits, edit{at: from, old: c.here() - from, kind: editBytes, bytes: bytes})
+}
+
+// spend adds to what the instruction costs and to how long it takes.
+func (c *code) spend(cost, weight int) {
+	if c.segment >= 0 {
+		c.body.edits[c.segment].value += cost
+	}
+	c.body.weights[c.top().region] += weight
+}
+
+// straight begins a stretch of instructions that are executed one after the
+// other, if at all. What comes before the next branch or end is part of it.
+func (c *code) straight() {
+	c.segment = -1
+	if c.p.options.Grade == Exact && c.top().reached() {
+		c.segment = len(c.body.edits)
+		c.edit(c.here(), 0, editSegment, 0)
+	}
 }
 
 // outside reports whether no loop is around.
-func (c *code) outside() bool { return c.blocks[len(c.blocks)-1].region == 0 }
+func (c *code) outside() bool { return c.top().region == 0 }
 
 // call is one of a function of the guest's.
 func (c *code) call() {
 	c.calls = true
 	c.callsOutside = c.callsOutside || c.outside()
-	c.spend(costCall)
 }
 
 // branch counts what makes the engine's work grow faster than the code.
@@ -197,152 +213,473 @@ func (c *code) branch() {
 	}
 }
 
-func (c *code) label() { c.r.index("label", len(c.blocks)) }
+func (c *code) push(types ...ValueType) { c.stack = append(c.stack, types...) }
 
-// instruction decodes one; at is where it begins in the code.
-func (c *code) instruction(at int) {
+// pop takes a value of a type from the stack; unknown takes any.
+func (c *code) pop(want ValueType) ValueType {
+	b := c.top()
+	if len(c.stack) == b.height {
+		if b.dead {
+			return want
+		}
+		fail(c.r.position(), "an instruction lacks an operand")
+	}
+	have := c.stack[len(c.stack)-1]
+	c.stack = c.stack[:len(c.stack)-1]
+	if have != want && have != unknown && want != unknown {
+		fail(c.r.position(), "an operand is %s instead of %s", have, want)
+	}
+	if have == unknown {
+		return want
+	}
+	return have
+}
+
+func (c *code) popAll(types []ValueType) {
+	for i := len(types) - 1; i >= 0; i-- {
+		c.pop(types[i])
+	}
+}
+
+// unreachable says that what follows in the block is not executed.
+func (c *code) unreachable() {
+	b := c.top()
+	c.stack = c.stack[:b.height]
+	b.dead = true
+	c.segment = -1
+}
+
+func (c *code) shape(s shape) {
+	c.popAll(s.params)
+	c.push(s.results...)
+}
+
+// label reads the number of a block, and returns the block and the number that
+// it has in the rewritten code.
+func (c *code) label() (*block, int) {
+	l := c.r.index("label", len(c.blocks))
+	b := &c.blocks[len(c.blocks)-1-l]
+	b.targeted = true
+	return b, l + c.top().lift - b.lift
+}
+
+// instruction reads one.
+func (c *code) instruction() {
 	r := c.r
 	start := r.position()
+	at := c.here()
 	op := r.byte()
-	c.spend(1)
-	here := func() int { return at + r.position() - start }
-	switch {
-	case op == opBlock || op == opLoop || op == opIf:
-		outside := c.outside()
-		c.open(op)
-		switch {
-		case op == opLoop && outside:
-			c.edit(here(), 0, editChargeCall, c.blocks[len(c.blocks)-1].region)
-		case op == opLoop:
-			c.edit(here(), 0, editCharge, c.blocks[len(c.blocks)-1].region)
-		}
-	case op == opElse:
-		if top := &c.blocks[len(c.blocks)-1]; top.op != opIf {
-			fail(start, "else without if")
-		} else {
-			top.op = opElse
-		}
-	case op == opEnd:
-		c.blocks = c.blocks[:len(c.blocks)-1]
-	case op == opBr || op == opBrIf:
+	if op != opMisc && op != opLoop {
+		c.spend(cost(op), weight(op))
+	}
+	if s := &plainShapes[op]; s.known {
+		c.plain(op, at)
+		c.shape(*s)
+		return
+	}
+	switch op {
+	case opUnreachable:
+		c.unreachable()
+	case opNop:
+	case opBlock, opLoop, opIf:
+		c.open(op, at)
+	case opElse:
+		c.otherwise()
+	case opEnd:
+		c.end()
+	case opBr:
 		c.branch()
-		c.label()
-	case op == opBrTable:
+		b := c.target()
+		c.popAll(b.label())
+		c.unreachable()
+	case opBrIf:
+		c.branch()
+		b := c.target()
+		c.pop(I32)
+		c.popAll(b.label())
+		c.push(b.label()...)
+		c.straight()
+	case opBrTable:
 		c.branchTable()
-	case op == opCall || op == opReturnCall || op == opRefFunc:
-		from := here()
-		f := r.index("function", len(c.p.functions))
-		if f >= c.p.imported {
-			c.edit(from, here()-from, editFunction, f)
+	case opReturn:
+		c.edit(at, 1, editReturn, len(c.blocks)-1+c.top().lift)
+		c.popAll(c.body.results)
+		c.unreachable()
+	case opCall, opReturnCall:
+		c.direct(op, at)
+	case opCallIndirect, opReturnCallIn:
+		signature := c.p.types[r.index("type", len(c.p.types))]
+		if table := r.index("table", len(c.p.tables)); c.p.tables[table] != FuncRef {
+			fail(start, "call through a table of %s", c.p.tables[table])
 		}
-		switch {
-		case op == opRefFunc:
-		case f < c.p.imported:
-			c.spend(costHostCall)
-		default:
-			c.call()
-		}
-	case op == opCallIndirect || op == opReturnCallIn:
-		r.index("type", len(c.p.types))
-		r.index("table", c.p.tables)
+		c.pop(I32)
 		c.call()
-	case op == opSelectTyped:
-		for range r.count("types of select", 1, 1) {
-			r.valueType()
+		c.called(op, at, signature)
+	case opDrop:
+		c.pop(unknown)
+	case opSelect:
+		c.pop(I32)
+		t := c.pop(unknown)
+		u := c.pop(t)
+		if isReference(t) || isReference(u) {
+			fail(start, "select of %s must name the type", max(t, u))
 		}
-	case op >= opLocalGet && op <= opLocalTee:
-		r.index("local variable", c.locals)
-	case op == opGlobalGet || op == opGlobalSet:
-		r.index("global", c.p.globals)
-	case op == opTableGet || op == opTableSet:
-		r.index("table", c.p.tables)
-	case op >= 0x28 && op <= 0x3e:
-		c.memoryArgument()
-	case op == opMemorySize || op == opMemoryGrow:
-		c.memoryIndex()
-		if op == opMemoryGrow {
-			c.spend(costGrow)
+		c.push(u)
+	case opSelectTyped:
+		if n := r.count("types of select", 1, 1); n != 1 {
+			fail(start, "select of %d types", n)
 		}
-	case op == opI32Const:
-		r.signed(5)
-	case op == opI64Const:
-		r.signed(10)
-	case op == opF32Const:
-		r.bytes(4)
-	case op == opF64Const:
-		r.bytes(8)
-	case op == opRefNull:
-		if t := r.valueType(); t != FuncRef && t != ExternRef {
-			fail(start, "null reference of %s", t)
+		t := r.valueType()
+		c.pop(I32)
+		c.pop(t)
+		c.pop(t)
+		c.push(t)
+	case opLocalGet:
+		c.push(c.locals[r.index("local variable", len(c.locals))])
+	case opLocalSet:
+		c.pop(c.locals[r.index("local variable", len(c.locals))])
+	case opLocalTee:
+		t := c.locals[r.index("local variable", len(c.locals))]
+		c.pop(t)
+		c.push(t)
+	case opGlobalGet:
+		c.push(c.p.globals[r.index("global", len(c.p.globals))].kind)
+	case opGlobalSet:
+		g := c.p.globals[r.index("global", len(c.p.globals))]
+		if !g.mutable {
+			fail(start, "a constant global is set")
 		}
-	case op == opMisc:
-		c.misc(at, here)
-	case op == opVector:
+		c.pop(g.kind)
+	case opTableGet:
+		t := c.p.tables[r.index("table", len(c.p.tables))]
+		c.pop(I32)
+		c.push(t)
+	case opTableSet:
+		c.pop(c.p.tables[r.index("table", len(c.p.tables))])
+		c.pop(I32)
+	case opRefNull:
+		c.push(r.referenceType("null reference"))
+	case opRefIsNull:
+		if t := c.pop(unknown); t != unknown && !isReference(t) {
+			fail(start, "an operand is %s instead of a reference", t)
+		}
+		c.push(I32)
+	case opRefFunc:
+		f := c.functionIndex()
+		if !c.p.referred[f] {
+			fail(start, "reference to function %d, which is declared nowhere", f)
+		}
+		c.push(FuncRef)
+	case opMisc:
+		c.misc(at)
+	case opVector:
 		c.vector(start)
-	case op == opAtomic:
+	case opAtomic:
 		fail(start, "instruction of the threads proposal; threads are not offered")
-	case op == 0x06 || op == 0x07 || op == 0x08 || op == 0x09 || op == 0x0a || op == 0x18 || op == 0x19 || op == 0x1f:
-		fail(start, "instruction of the exceptions proposal (0x%02x), which is not offered", op)
-	case op == opReturn:
-		c.edit(at, 1, editReturn, len(c.blocks)-1)
-	case op <= 0x01 || op == 0x1a || op == 0x1b || op >= 0x45 && op <= 0xc4 || op == opRefIsNull:
-		// no operands
+	case 0x06, 0x07, 0x08, 0x09, 0x0a, 0x18, 0x19, 0x1f:
+		fail(start, "instruction of the exceptions proposal (0x%02x), which is not offered: build without exceptions", op)
+	case 0x14, 0x15, 0xd3, 0xd4, 0xd5, 0xd6:
+		fail(start, "instruction of the typed references proposal (0x%02x), which is not offered", op)
+	case 0xfb:
+		fail(start, "instruction of the garbage collection proposal, which is not offered")
 	default:
 		fail(start, "unknown instruction 0x%02x", op)
 	}
 }
 
-func (c *code) open(op byte) {
+// plain reads the operands of an instruction whose types are always the same.
+func (c *code) plain(op byte, at int) {
+	switch {
+	case op < opMemorySize:
+		c.memoryArgument(int(alignments[op-opLoad]))
+	case op <= opMemoryGrow:
+		c.memoryIndex()
+		if op == opMemoryGrow {
+			c.edit(at, c.here()-at, editMemoryGrow, 0)
+		}
+	case op == opI32Const:
+		c.r.signed(32)
+	case op == opI64Const:
+		c.r.signed(64)
+	case op == opF32Const:
+		c.r.bytes(4)
+	case op == opF64Const:
+		c.r.bytes(8)
+	}
+}
+
+// blockType reads what a block takes and leaves.
+func (c *code) blockType() (params, results []ValueType) {
 	r := c.r
 	start := r.position()
-	// A block's type is a single negative byte, or the number of a type.
-	switch t := r.peek(); t {
-	case 0x40, byte(I32), byte(I64), byte(F32), byte(F64), byte(V128), byte(FuncRef), byte(ExternRef):
+	// It is a single negative byte, or the number of a type.
+	switch t := ValueType(r.peek()); t {
+	case 0x40:
 		r.byte()
+		return nil, nil
+	case I32, I64, F32, F64, V128, FuncRef, ExternRef:
+		from := r.at
+		r.byte()
+		return nil, c.p.single(r.buf[from])
 	default:
 		if t&0xc0 == 0x40 {
-			fail(start, "block of an unknown type 0x%02x", t)
-		}
-		r.index("type", len(c.p.types))
-		// The number is a signed one. A longer form of the single bytes above
-		// is none to the specification, but is to wazero.
-		if r.buf[r.at-1]&0x40 != 0 {
-			fail(start, "block of an unknown type")
+			fail(start, "block of an unknown type 0x%02x", byte(t))
 		}
 	}
+	signature := c.p.types[r.index("type", len(c.p.types))]
+	// The number is a signed one. A longer form of the single bytes above
+	// is none to the specification, but is to wazero.
+	if r.buf[r.at-1]&0x40 != 0 {
+		fail(start, "block of an unknown type")
+	}
+	return signature.Params, signature.Results
+}
+
+// singles are the value types, each as a list of one.
+var singles = [...][]ValueType{{I32}, {I64}, {F32}, {F64}, {V128}, {FuncRef}, {ExternRef}}
+
+func (p *parser) single(t byte) []ValueType {
+	for _, one := range singles {
+		if one[0] == ValueType(t) {
+			return one
+		}
+	}
+	return nil
+}
+
+func (c *code) open(op byte, at int) {
+	start := c.r.position()
+	params, results := c.blockType()
 	c.branch()
 	if len(c.blocks) > c.p.limits.Nesting {
 		fail(start, "blocks nested more than %d deep", c.p.limits.Nesting)
 	}
-	region := c.blocks[len(c.blocks)-1].region
+	around := c.top()
+	b := block{
+		op: op, params: params, results: results, skipped: !around.reached(),
+		region: around.region, lift: around.lift,
+	}
+	if op == opIf {
+		c.pop(I32)
+	}
+	c.popAll(params)
+	b.height = len(c.stack)
 	if op == opLoop {
 		if c.p.loops++; c.p.loops > maxLoops {
 			fail(start, "more than %d loops", maxLoops)
 		}
-		region = len(c.body.costs)
-		c.body.costs = append(c.body.costs, 1)
+		if c.loops++; c.loops > c.p.limits.LoopNesting {
+			fail(start, "loops nested more than %d deep", c.p.limits.LoopNesting)
+		}
+		b.region = len(c.body.weights)
+		c.body.weights = append(c.body.weights, 1)
+		if !b.skipped {
+			c.branch() // the loop around
+			b.lift++
+			b.wrapped = true
+			kind := c.r.buf[c.begin+at : c.r.at]
+			c.body.edits = append(c.body.edits, edit{at: at, kind: editLoop, value: around.region, bytes: kind})
+			c.edit(c.here(), 0, editHead, b.region)
+		}
 	}
-	c.blocks = append(c.blocks, block{op, region})
+	c.blocks = append(c.blocks, b)
+	c.push(params...)
+	if op != opBlock {
+		c.straight()
+	}
+}
+
+func (c *code) otherwise() {
+	b := c.top()
+	if b.op != opIf {
+		fail(c.r.position(), "else without if")
+	}
+	c.close(b)
+	b.op, b.dead = opElse, false
+	c.push(b.params...)
+	c.straight()
+}
+
+// close checks that a block leaves what it says, and takes it from the stack.
+func (c *code) close(b *block) {
+	c.popAll(b.results)
+	if len(c.stack) != b.height {
+		fail(c.r.position(), "a block leaves %d values too many", len(c.stack)-b.height)
+	}
+}
+
+func (c *code) end() {
+	b := *c.top()
+	c.close(&b)
+	if b.op == opIf && !same(b.params, b.results) {
+		fail(c.r.position(), "if without else changes the stack")
+	}
+	if b.op == opLoop {
+		c.loops--
+	}
+	if b.wrapped {
+		c.edit(c.here(), 0, editLoopEnd, 0)
+	}
+	c.blocks = c.blocks[:len(c.blocks)-1]
+	if len(c.blocks) == 0 {
+		return
+	}
+	c.push(b.results...)
+	// Behind a loop, and behind a block that nothing branches out of, the straight
+	// stretch goes on.
+	if b.op == opIf || b.op == opElse || b.targeted && b.op != opLoop || b.dead {
+		c.straight()
+	}
+}
+
+func same(a, b []ValueType) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// target is the label of a branch.
+func (c *code) target() *block {
+	from := c.here()
+	b, l := c.label()
+	if c.top().lift > 0 {
+		c.replace(from, number(nil, l))
+	}
+	return b
 }
 
 func (c *code) branchTable() {
 	r := c.r
 	start := r.position()
+	from := c.here()
 	n := r.count("targets of br_table", 1, c.p.limits.BranchTargets)
 	c.targets += n
 	if c.p.targets += n; c.targets > c.p.limits.BranchTargets || c.p.targets > 32*c.p.limits.BranchTargets {
 		fail(start, "too many targets of br_table, limit %d in a function and %d in a module", c.p.limits.BranchTargets, 32*c.p.limits.BranchTargets)
 	}
 	c.branch()
-	for range n + 1 {
-		c.label()
+	c.pop(I32)
+	lifted := c.top().lift > 0
+	var table []byte
+	if lifted {
+		table = number(nil, n)
 	}
+	arity := -1
+	for range n + 1 {
+		b, l := c.label()
+		if lifted {
+			table = number(table, l)
+		}
+		types := b.label()
+		if arity >= 0 && arity != len(types) {
+			fail(start, "targets of br_table take %d and %d values", arity, len(types))
+		}
+		arity = len(types)
+		c.holds(types)
+	}
+	if lifted {
+		c.replace(from, table)
+	}
+	c.unreachable()
 }
 
-func (c *code) memoryArgument() {
+// holds checks what is on top of the stack without taking it.
+func (c *code) holds(types []ValueType) {
+	n := min(len(types), len(c.stack)-c.top().height)
+	top := len(c.stack) - n
+	saved := append(make([]ValueType, 0, 8), c.stack[top:]...)
+	c.popAll(types)
+	c.stack = append(c.stack[:top], saved...)
+}
+
+// functionIndex reads one and notes that it will be another.
+func (c *code) functionIndex() int {
+	from := c.here()
+	f := c.r.index("function", len(c.p.functions))
+	if f >= c.p.imported {
+		c.edit(from, c.here()-from, editFunction, f)
+	}
+	return f
+}
+
+func (c *code) direct(op byte, at int) {
+	f := c.r.index("function", len(c.p.functions))
+	if f >= c.p.imported {
+		c.call()
+	} else {
+		c.spend(costHostCall, weightHostCall)
+		if op == opReturnCall {
+			c.call() // ends as an ordinary one with us
+		}
+	}
+	c.called(op, at, c.p.types[c.p.functions[f]])
+}
+
+// called is the end of a call: its types, and its new form.
+func (c *code) called(op byte, at int, signature Signature) {
+	from := at + 1
+	operands := c.r.buf[c.begin+from : c.r.at]
+	direct := op == opCall || op == opReturnCall
+	f := 0
+	if direct {
+		f = (&reader{buf: operands}).u32()
+	}
+	c.popAll(signature.Params)
+	if op == opCall || op == opCallIndirect {
+		if direct && f >= c.p.imported {
+			c.edit(from, c.here()-from, editFunction, f)
+		}
+		c.push(signature.Results...)
+		return
+	}
+	if !same(signature.Results, c.body.results) {
+		fail(c.r.position(), "a call that ends the function returns %s instead of %s", list(signature.Results), list(c.body.results))
+	}
+	switch proper := inRegisters(signature); {
+	case proper && (!direct || f >= c.p.imported):
+		c.edit(at, 0, editTailCall, 0)
+	default:
+		// The engine makes it an ordinary call, which takes stack: so do we.
+		c.body.edits = append(c.body.edits, edit{at: at, old: 1, kind: editBytes, bytes: []byte{op - opReturnCall + opCall}})
+	}
+	if direct && f >= c.p.imported {
+		c.edit(from, c.here()-from, editFunction, f)
+	}
+	if !inRegisters(signature) || direct && f < c.p.imported {
+		c.edit(c.here(), 0, editReturn, len(c.blocks)-1+c.top().lift)
+	}
+	c.unreachable()
+}
+
+// inRegisters reports whether parameters and results surely are in registers
+// with the engine, whatever the processor. If not, its tail calls take stack.
+func inRegisters(s Signature) bool {
+	for _, types := range [][]ValueType{s.Params, s.Results} {
+		integers, others := 0, 0
+		for _, t := range types {
+			if t == F32 || t == F64 || t == V128 {
+				others++
+			} else {
+				integers++
+			}
+		}
+		if integers > 5 || others > 7 {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *code) memoryArgument(natural int) {
 	start := c.r.position()
-	if align := c.r.u32(); align > 4 {
-		fail(start, "memory access with alignment %d", align)
+	if align := c.r.u32(); align > natural {
+		fail(start, "memory access with alignment %d, at most %d is possible", align, natural)
 	}
 	c.r.u32()
 	if c.p.memories == 0 {
@@ -364,46 +701,75 @@ func (c *code) dataIndex() int {
 	return c.r.index("data segment", c.p.declared)
 }
 
-func (c *code) misc(at int, here func() int) {
+func (c *code) tableIndex() ValueType { return c.p.tables[c.r.index("table", len(c.p.tables))] }
+
+func (c *code) elementIndex() ValueType {
+	return c.p.elements[c.r.index("element segment", len(c.p.elements))]
+}
+
+func (c *code) misc(at int) {
 	r := c.r
 	start := r.position()
 	op := r.u32()
-	if op >= miscMemoryInit {
-		c.spend(costBulk)
+	switch {
+	case op < miscMemoryInit:
+		c.spend(1, 1)
+	case op == miscTableGrow:
+		c.spend(costGrow, costGrow)
+	case op == miscTableSize:
+		c.spend(1, 1)
+	default:
+		c.spend(costBulk, weightBulk)
 	}
 	switch op {
 	case 0, 1, 2, 3, 4, 5, 6, 7: // saturating conversions
 	case miscMemoryInit:
 		segment := c.dataIndex()
 		c.memoryIndex()
-		c.edit(at, here()-at, editMemoryInit, segment)
+		c.edit(at, c.here()-at, editMemoryInit, segment)
 	case miscDataDrop:
 		c.dataIndex()
 	case miscMemoryCopy:
 		c.memoryIndex()
 		c.memoryIndex()
-		c.edit(at, here()-at, editMemoryCopy, 0)
+		c.edit(at, c.here()-at, editMemoryCopy, 0)
 	case miscMemoryFill:
 		c.memoryIndex()
-		c.edit(at, here()-at, editMemoryFill, 0)
+		c.edit(at, c.here()-at, editMemoryFill, 0)
 	case miscTableInit:
-		r.index("element segment", c.p.elements)
-		r.index("table", c.p.tables)
+		elements, table := c.elementIndex(), c.tableIndex()
+		if elements != table {
+			fail(start, "table of %s initialised from %s", table, elements)
+		}
 		c.edit(at, 0, editLength, 0)
 	case miscElemDrop:
-		r.index("element segment", c.p.elements)
+		c.elementIndex()
 	case miscTableCopy:
-		r.index("table", c.p.tables)
-		r.index("table", c.p.tables)
+		to, from := c.tableIndex(), c.tableIndex()
+		if to != from {
+			fail(start, "table of %s copied from one of %s", to, from)
+		}
 		c.edit(at, 0, editLength, 0)
-	case miscTableGrow, miscTableFill:
-		r.index("table", c.p.tables)
+	case miscTableGrow:
+		table := c.tableIndex()
 		c.edit(at, 0, editLength, 0)
+		c.pop(I32)
+		c.pop(table)
+		c.push(I32)
+		return
+	case miscTableFill:
+		table := c.tableIndex()
+		c.edit(at, 0, editLength, 0)
+		c.pop(I32)
+		c.pop(table)
+		c.pop(I32)
+		return
 	case miscTableSize:
-		r.index("table", c.p.tables)
+		c.tableIndex()
 	default:
 		fail(start, "unknown instruction 0xfc %d", op)
 	}
+	c.shape(miscShapes[op])
 }
 
 func (c *code) vector(start int) {
@@ -417,18 +783,33 @@ func (c *code) vector(start int) {
 	if op >= 0x80 && r.byte() != 1 {
 		fail(start, "vector instruction in an unknown form")
 	}
-	switch {
-	case op <= 11 || op == 92 || op == 93: // loads and stores
-		c.memoryArgument()
-	case op == 12 || op == 13: // a constant, a shuffle
-		r.bytes(16)
-	case op >= 21 && op <= 34: // a lane
-		r.byte()
-	case op >= 84 && op <= 91: // loads and stores of a lane
-		c.memoryArgument()
-		r.byte()
+	if !vectorShapes[op].known {
+		fail(start, "unknown vector instruction %d", op)
 	}
+	lane := func(n int) {
+		if r.byte() >= byte(n) {
+			fail(start, "a vector has no such lane")
+		}
+	}
+	switch {
+	case op <= vectorStore || op >= vectorLoadZero && op <= vectorZeroLast:
+		c.memoryArgument(vectorAlignment(op))
+	case op == vectorConst:
+		r.bytes(16)
+	case op == vectorShuffle:
+		for range 16 {
+			lane(32)
+		}
+	case op >= vectorLane && op <= vectorLaneLast:
+		lane(lanes(op))
+	case op >= vectorLoadLane && op <= vectorLaneEnd:
+		c.memoryArgument(vectorAlignment(op))
+		lane(lanes(op))
+	}
+	c.shape(vectorShapes[op])
 }
+
+func isReference(t ValueType) bool { return t == FuncRef || t == ExternRef }
 
 func (r *reader) peek() byte {
 	b := r.byte()
@@ -436,15 +817,32 @@ func (r *reader) peek() byte {
 	return b
 }
 
-// signed skips a signed LEB128 number of at most n bytes.
-func (r *reader) signed(n int) {
+// referenceType reads a type of references, for what.
+func (r *reader) referenceType(what string) ValueType {
+	start := r.position()
+	t := r.valueType()
+	if !isReference(t) {
+		fail(start, "%s of %s", what, t)
+	}
+	return t
+}
+
+// signed skips a signed LEB128 number of so many bits.
+func (r *reader) signed(bits int) {
 	start := r.position()
 	for i := 0; ; i++ {
-		if i == n {
-			fail(start, "a number that is too long")
-		}
-		if r.byte() < 0x80 {
+		b := r.byte()
+		if b < 0x80 {
+			// What is left of the last byte is the sign, over and over.
+			if rest := bits - 7*i; rest < 7 {
+				if high := int8(b<<1) >> rest; high != 0 && high != -1 { //nolint:gosec // the sign is wanted
+					fail(start, "a number of more than %d bits", bits)
+				}
+			}
 			return
+		}
+		if 7*(i+1) >= bits {
+			fail(start, "a number that is too long")
 		}
 	}
 }

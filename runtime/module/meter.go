@@ -1,53 +1,89 @@
 package module
 
-// The import that a metered module has besides its own: a function that the
-// guest calls when its fuel is used up, and whose result is the next slice. Its
-// parameter is how many bytes of stack are left; it is negative when the guest
-// has called too deeply and must be ended. A module that imports it by itself is not loaded, because
-// the name is not offered to guests.
+// A Grade says how finely a guest's work is counted.
+type Grade byte
+
 const (
-	MeterModule = "beacon_meter"
-	MeterRefill = "refill"
+	// Deadline counts roughly and cheaply: enough to come back to the host every
+	// few milliseconds at most, whatever the guest does. The numbers mean little.
+	Deadline Grade = iota
+	// Exact counts one unit an instruction, by the table of costs with the version
+	// CostVersion: the same module with the same input takes the same number of
+	// units on every machine. A straight stretch of instructions counts as a whole
+	// when it is entered, so the one in which a guest traps or exits counts in full.
+	Exact
 )
+
+// What a metered module has besides its own: an import and two exports, under a
+// prefix that guests cannot use.
+const (
+	// MeterModule is the import's module, and the prefix of the exports.
+	MeterModule = "beacon_meter"
+	// MeterRefill is a function that the guest calls when its fuel is used up, and
+	// whose result is the fuel it has then. Its parameters are the fuel, which is
+	// negative by as much as was used too much, and how many bytes of stack are
+	// left: negative when the guest has called too deeply and must be ended.
+	MeterRefill = "refill"
+	// MeterFuel and MeterStack are mutable globals (i64): what is left.
+	MeterFuel  = MeterModule + ".fuel"
+	MeterStack = MeterModule + ".stack"
+)
+
+// StackSize is how much stack, about, a guest's calls may take, in bytes: three
+// times what Go's encoding/json needs for its deepest document. The engine's
+// own limit is at several times as much, of memory that nobody accounts for.
+const StackSize = 16 << 20
 
 // chunk is how much of the memory one bulk instruction moves at most; longer
 // ones are done in pieces, with a look at the fuel before each.
 const chunk = 1 << 20
 
-// lengthShift makes fuel of lengths: 16 bytes or elements cost one unit.
-const lengthShift = 4
+// lengthMost is the highest number of elements that a table instruction is
+// charged for. No table has more, so it traps or fails.
+const lengthMost = 1 << 24
 
-// stackSize is how much stack, about, a guest's calls may take, in bytes: three
-// times what Go's encoding/json needs for its deepest document. The engine's
-// own limit is at several times as much, of memory that nobody accounts for.
-const stackSize = 16 << 20
+// deadlineShift makes units of the deadline grade from weights: one for 16
+// instructions that may be executed before the next charge, and at least one.
+const deadlineShift = 4
 
-// Meter checks a module like Parse, the code included, and returns it with a
-// counter: at each function's entry, unless there is hardly anything in it, and
-// each loop's head it charges about as many units as instructions follow until
-// the next charge, and calls the host's refill when none are left. So a guest
-// comes to the host at least once in some times as many instructions as a slice
-// has units, whatever it does, and the host can end it there. Calls within calls
-// are bounded by the stack they take. Bulk instructions are charged by length,
-// and long ones done in pieces. Tables get a maximum. Custom sections are
-// dropped, except for the names of functions.
-//
-// What is valid stays valid and does the same, what is invalid stays invalid or
-// is refused. An instance that trapped or was ended is not to be used again: its
-// stack is not given back.
-func Meter(binary []byte, limits Limits) (metered []byte, facts *Facts, err error) {
-	limits = limits.withDefaults()
-	p, err := parse(binary, limits, true)
-	if err != nil {
-		return nil, nil, err
-	}
-	return p.meter.module(), p.facts, nil
+// Options say how a module is rewritten. The zero value works.
+type Options struct {
+	Limits Limits
+	Grade  Grade
 }
 
-// A writer puts the metered module together.
+// A Rewritten module is what an engine gets.
+type Rewritten struct {
+	Binary []byte
+	Facts  *Facts // of the original
+	// Places leads from the rewritten code to the original. It is nil if the
+	// module does not tell source lines.
+	Places Places
+}
+
+// Rewrite checks a module in full and returns it with a counter: at function
+// entries and loop heads it is charged for what follows, and where nothing is
+// left the guest calls the host's refill. So a guest comes to the host again and
+// again, whatever it does, and can be ended there. Calls within calls are bounded
+// by the stack they take. Bulk instructions are charged by length, and long ones
+// done in pieces. Tables get a maximum. Custom sections are dropped, except for
+// the names of functions.
+//
+// What is valid stays valid and does the same, what is invalid or over a limit is
+// refused with an *Error. An instance that trapped or was ended is not to be used
+// again, unless all its globals are set back: its stack is not given back.
+func Rewrite(binary []byte, options Options) (*Rewritten, error) {
+	p, err := parse(binary, options, true)
+	if err != nil {
+		return nil, err
+	}
+	return &Rewritten{Binary: p.writer.module(), Facts: p.facts, Places: p.writer.places()}, nil
+}
+
+// A writer puts the rewritten module together.
 type writer struct {
 	p      *parser
-	bodies []byte // metered functions, each with its size
+	bodies []byte // rewritten functions, each with its size
 	// inits are the data segments that memory.init uses, each with a helper.
 	inits   []int
 	initsOf map[int]int
@@ -55,25 +91,27 @@ type writer struct {
 	// more than one result.
 	shapes   [][]ValueType
 	shapesOf map[string]int
+	// spans are what was copied of the code, if places are wanted.
+	spans Places
 
-	// room for one function at a time
-	one   []byte
-	edits []edit
-	costs []int64
+	one []byte // room for one function at a time
 }
+
+func newWriter(p *parser) *writer { return &writer{p: p} }
 
 // Helper functions that are added to the module, in this order.
 const (
 	helperCopy   = iota // (destination, source, length)
 	helperFill          // (destination, value, length)
 	helperLength        // (length) -> length
+	helperGrow          // (pages) -> pages before
 	helpers             // and one (destination, source, length) for each of inits
 )
 
-// Indices in the metered module.
+// Indices in the rewritten module.
 func (w *writer) refill() int          { return w.p.imported }
-func (w *writer) fuel() int            { return w.p.globals }
-func (w *writer) stack() int           { return w.p.globals + 1 }
+func (w *writer) fuel() int            { return len(w.p.globals) }
+func (w *writer) stack() int           { return len(w.p.globals) + 1 }
 func (w *writer) typeRefill() int      { return len(w.p.types) }
 func (w *writer) typeBulk() int        { return len(w.p.types) + 1 }
 func (w *writer) typeLength() int      { return len(w.p.types) + 2 }
@@ -103,7 +141,7 @@ func (w *writer) section(out []byte, id int) []byte {
 	switch id {
 	case 1:
 		b = vector(r, present, 3+len(w.shapes))
-		b = append(b, 0x60, 1, byte(I64), 1, byte(I64))
+		b = append(b, 0x60, 2, byte(I64), byte(I64), 1, byte(I64))
 		b = append(b, 0x60, 3, byte(I32), byte(I32), byte(I32), 0)
 		b = append(b, 0x60, 1, byte(I32), 1, byte(I32))
 		for _, results := range w.shapes {
@@ -121,6 +159,7 @@ func (w *writer) section(out []byte, id int) []byte {
 		b = number(b, w.typeBulk())
 		b = number(b, w.typeBulk())
 		b = number(b, w.typeLength())
+		b = number(b, w.typeLength())
 		for range w.inits {
 			b = number(b, w.typeBulk())
 		}
@@ -132,10 +171,7 @@ func (w *writer) section(out []byte, id int) []byte {
 	case 6:
 		b = w.globals(r, present)
 	case 7:
-		if !present {
-			return out
-		}
-		b = w.exports(r)
+		b = w.exports(r, present)
 	case 8:
 		if !present {
 			return out
@@ -196,12 +232,15 @@ func (w *writer) globals(r *reader, present bool) []byte {
 		b = w.constant(b, r)
 	}
 	b = append(b, byte(I64), 1, opI64Const, 0, opEnd)
-	return append(signed(append(b, byte(I64), 1, opI64Const), stackSize), opEnd)
+	return append(signed(append(b, byte(I64), 1, opI64Const), StackSize), opEnd)
 }
 
-func (w *writer) exports(r *reader) []byte {
-	n := r.u32()
-	b := number(nil, n)
+func (w *writer) exports(r *reader, present bool) []byte {
+	n := 0
+	if present {
+		n = r.u32()
+	}
+	b := number(nil, n+2)
 	for range n {
 		b = name(b, r.name(w.p.limits.Name))
 		kind := Kind(r.byte())
@@ -212,7 +251,8 @@ func (w *writer) exports(r *reader) []byte {
 		b = append(b, byte(kind))
 		b = number(b, index)
 	}
-	return b
+	b = number(append(name(b, MeterFuel), byte(Global)), w.fuel())
+	return number(append(name(b, MeterStack), byte(Global)), w.stack())
 }
 
 func (w *writer) elements(r *reader) []byte {
@@ -248,18 +288,21 @@ func (w *writer) elements(r *reader) []byte {
 // names a function.
 func (w *writer) constant(b []byte, r *reader) []byte {
 	from := r.at
-	r.constant(func(at, index int) {
+	r.constant(func(op byte, at, index int) {
+		if op != opRefFunc {
+			return
+		}
 		b = append(b, r.buf[from:at]...)
 		b = number(b, w.moved(index))
 		from = r.at
-	}, func(int) {})
+	})
 	return append(b, r.buf[from:r.at]...)
 }
 
 func (w *writer) code() []byte {
-	b := number(nil, w.p.bodies+helpers+len(w.inits))
+	b := number(nil, w.functions())
 	b = append(b, w.bodies...)
-	for _, h := range [...]func([]byte) []byte{w.copyHelper, w.fillHelper, w.lengthHelper} {
+	for _, h := range [...]func([]byte) []byte{w.copyHelper, w.fillHelper, w.lengthHelper, w.growHelper} {
 		b = w.sized(b, h)
 	}
 	for _, segment := range w.inits {
@@ -268,33 +311,49 @@ func (w *writer) code() []byte {
 	return b
 }
 
+// functions is how many the rewritten module defines.
+func (w *writer) functions() int { return w.p.bodies + helpers + len(w.inits) }
+
 // sized appends what one function makes, with its length before it.
 func (w *writer) sized(b []byte, content func([]byte) []byte) []byte {
 	w.one = content(w.one[:0])
 	return append(number(b, len(w.one)), w.one...)
 }
 
-// function adds a metered function to bodies.
+// function adds a rewritten function to bodies.
 func (w *writer) function(f body) {
+	spans := len(w.spans)
 	w.bodies = w.sized(w.bodies, func(b []byte) []byte { return w.body(b, f) })
+	for i := range w.spans[spans:] { // which now know where the function begins
+		w.spans[spans+i].to += uint32(len(w.bodies) - len(w.one)) //nolint:gosec // less than 4 GiB
+	}
 }
 
 func (w *writer) body(b []byte, f body) []byte {
 	b = append(b, f.locals...)
-	switch {
-	case f.frame == 0 && f.free:
+	if f.frame == 0 {
+		// It calls nobody, so it is over soon, but for its loops: these ask for fuel.
+		if w.p.options.Grade == Deadline && !f.free {
+			b = w.spend(b, f.units(0))
+		}
 		return w.edited(b, f)
-	case f.frame == 0:
-		return w.edited(w.charge(b, f.costs[0]), f)
 	}
 	b = w.push(b, -f.frame)
-	if !f.free {
-		b = w.chargeCall(b, f.costs[0])
+	switch {
+	case w.p.options.Grade == Exact:
+		b = w.askForBoth(b)
+	case !f.free:
+		b = w.askForBoth(w.spend(b, f.units(0)))
 	}
 	// Whichever way the function ends, it leaves this block.
 	b = w.shape(append(b, opBlock), f.results)
 	b = w.edited(b, f)
 	return append(w.push(b, f.frame), opEnd)
+}
+
+// units are what a region costs in the deadline grade.
+func (f *body) units(region int) int64 {
+	return int64(max(1, f.weights[region]>>deadlineShift))
 }
 
 // push changes what is left of the stack.
@@ -329,17 +388,30 @@ func (w *writer) shape(b []byte, results []ValueType) []byte {
 func (w *writer) edited(b []byte, f body) []byte {
 	from := 0
 	for _, e := range f.edits {
-		b = append(b, f.code[from:e.at]...)
+		b = w.copied(b, f, from, e.at)
 		from = e.at + e.old
 		switch e.kind {
-		case editChargeCall:
-			if f.free && f.frame > 0 {
-				b = w.chargeCall(b, f.costs[e.value])
-				break
+		case editSegment:
+			b = w.spend(b, int64(e.value))
+		case editLoop:
+			// Where the fuel is used up, the head of the loop leads here. So what the
+			// loop works with need not survive a call in it, and can stay in registers.
+			b = append(b, e.bytes...)
+			if f.free && f.frame > 0 && e.value == 0 && w.p.options.Grade == Deadline {
+				b = w.askForBoth(b)
+			} else {
+				b = w.askForFuel(b)
 			}
-			b = w.charge(b, f.costs[e.value])
-		case editCharge:
-			b = w.charge(b, f.costs[e.value])
+		case editHead:
+			b = global(b, opGlobalGet, w.fuel())
+			b = append(b, opI64Const, 0, 0x53, opBrIf, 1) // i64.lt_s
+			if w.p.options.Grade == Deadline {
+				b = w.spend(b, f.units(e.value))
+			}
+		case editLoopEnd:
+			b = append(b, opEnd)
+		case editBytes:
+			b = append(b, e.bytes...)
 		case editFunction:
 			b = number(b, w.moved(e.value))
 		case editMemoryCopy:
@@ -348,6 +420,8 @@ func (w *writer) edited(b []byte, f body) []byte {
 			b = call(b, w.helper(helperFill))
 		case editMemoryInit:
 			b = call(b, w.helper(w.init(e.value)))
+		case editMemoryGrow:
+			b = call(b, w.helper(helperGrow))
 		case editLength:
 			b = call(b, w.helper(helperLength))
 		case editReturn:
@@ -356,9 +430,19 @@ func (w *writer) edited(b []byte, f body) []byte {
 			} else {
 				b = number(append(b, opBr), e.value)
 			}
+		case editTailCall:
+			b = w.push(b, f.frame)
 		}
 	}
-	return append(b, f.code[from:]...)
+	return w.copied(b, f, from, len(f.code))
+}
+
+// copied appends a part of a function's code as it is.
+func (w *writer) copied(b []byte, f body, from, to int) []byte {
+	if w.p.lines && to > from {
+		w.spans = append(w.spans, span{to: uint32(len(b)), from: uint32(f.at + from), size: uint32(to - from)}) //nolint:gosec // less than 4 GiB
+	}
+	return append(b, f.code[from:to]...)
 }
 
 // init is the helper for memory.init of a segment.
@@ -375,36 +459,35 @@ func (w *writer) init(segment int) int {
 	return which
 }
 
-// charge takes units from the fuel and asks for more when it is used up. The
-// stack stays as it is.
-func (w *writer) charge(b []byte, units int64) []byte {
-	return w.askForFuel(w.spend(b, units))
+// spend takes units from the fuel, and leaves it to others to ask for more.
+func (w *writer) spend(b []byte, units int64) []byte {
+	if units == 0 {
+		return b
+	}
+	b = global(b, opGlobalGet, w.fuel())
+	b = signed(append(b, opI64Const), -units)
+	return global(append(b, 0x7c), opGlobalSet, w.fuel()) // i64.add
 }
 
-// chargeCall is charge where the stack is looked at as well, which is before
+// askForFuel asks for more if the fuel is used up. The stack stays as it is.
+func (w *writer) askForFuel(b []byte) []byte {
+	return w.ask(global(b, opGlobalGet, w.fuel()))
+}
+
+// askForBoth is askForFuel where the stack is looked at as well, which is before
 // whatever calls.
-func (w *writer) chargeCall(b []byte, units int64) []byte {
-	b = w.spend(b, units)
+func (w *writer) askForBoth(b []byte) []byte {
 	// One of them is negative if both together are.
 	b = global(b, opGlobalGet, w.fuel())
 	b = global(b, opGlobalGet, w.stack())
 	return w.ask(append(b, 0x84)) // i64.or
 }
 
-func (w *writer) spend(b []byte, units int64) []byte {
-	b = global(b, opGlobalGet, w.fuel())
-	b = signed(append(b, opI64Const), -units)
-	return global(append(b, 0x7c), opGlobalSet, w.fuel()) // i64.add
-}
-
-func (w *writer) askForFuel(b []byte) []byte {
-	return w.ask(global(b, opGlobalGet, w.fuel()))
-}
-
 // ask calls for more fuel if the number on top of the stack is negative.
 func (w *writer) ask(b []byte) []byte {
 	b = append(b, opI64Const, 0, 0x53) // i64.lt_s
 	b = append(b, opIf, 0x40)
+	b = global(b, opGlobalGet, w.fuel())
 	b = global(b, opGlobalGet, w.stack())
 	b = call(b, w.refill())
 	b = global(b, opGlobalSet, w.fuel())
@@ -420,10 +503,31 @@ func (w *writer) chargeLength(b []byte, local byte) []byte {
 	return w.askForFuel(global(b, opGlobalSet, w.fuel()))
 }
 
+// lengthHelper charges for elements of a table.
 func (w *writer) lengthHelper(b []byte) []byte {
-	b = append(b, 0)
-	b = w.chargeLength(b, 0)
+	b = append(b, 1, 1, byte(I32)) // a local variable, for the length
+	b = append(b, opLocalGet, 0)
+	b = signed(append(b, opI32Const), lengthMost)
+	b = append(b, opLocalGet, 0)
+	b = signed(append(b, opI32Const), lengthMost)
+	b = append(b, 0x4b, opSelect, opLocalSet, 1) // i32.gt_u
+	b = w.chargeLength(b, 1)
 	return append(b, opLocalGet, 0, opEnd)
+}
+
+// growHelper grows the memory and charges for what it grew by.
+func (w *writer) growHelper(b []byte) []byte {
+	if w.p.memories == 0 {
+		return append(b, 0, opLocalGet, 0, opEnd)
+	}
+	b = append(b, 1, 1, byte(I32)) // a local variable, for the result
+	b = append(b, opLocalGet, 0, opMemoryGrow, 0, opLocalTee, 1)
+	b = append(b, opI32Const, 0x7f, 0x47, opIf, 0x40) // -1, i32.ne
+	b = global(b, opGlobalGet, w.fuel())
+	b = append(b, opLocalGet, 0, 0xad, opI64Const) // i64.extend_i32_u
+	b = append(signed(b, costPage), 0x7e, 0x7d)    // i64.mul, i64.sub
+	b = global(b, opGlobalSet, w.fuel())
+	return append(w.askForFuel(b), opEnd, opLocalGet, 1, opEnd)
 }
 
 // end pushes where a range that begins at start ends; the length is local 2.
@@ -464,7 +568,7 @@ func (w *writer) atOnce(b []byte, op []byte) []byte {
 }
 
 // step charges one chunk.
-func (w *writer) step(b []byte) []byte { return w.charge(b, chunk>>lengthShift) }
+func (w *writer) step(b []byte) []byte { return w.askForFuel(w.spend(b, chunk>>lengthShift)) }
 
 // add changes a local variable by a constant.
 func add(b []byte, local byte, n int64) []byte {

@@ -7,6 +7,7 @@ package module
 
 import (
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -33,6 +34,7 @@ type Limits struct {
 	Locals        int // of one function; default 5,000
 	Body          int // bytes of one function; default 1 MiB
 	Nesting       int // blocks inside of each other; default 10,000: Go makes one a case of a switch
+	LoopNesting   int // loops inside of each other; default 250
 	Branches      int // blocks and branches of one function; default 20,000
 	BranchTargets int // of br_table in one function; default 8,192
 	LocalBlocks   int // local variables times branches of one function; default 2 million
@@ -47,7 +49,7 @@ func (l Limits) withDefaults() Limits {
 	}{
 		{&l.Size, 64 << 20}, {&l.Types, 20_000}, {&l.TypeArity, 128}, {&l.Imports, 1_000}, {&l.Functions, 150_000},
 		{&l.Tables, 16}, {&l.TableElements, 200_000}, {&l.Globals, 20_000}, {&l.Exports, 50_000}, {&l.Segments, 200_000},
-		{&l.Locals, 5_000}, {&l.Body, 1 << 20}, {&l.Nesting, 10_000}, {&l.Branches, 20_000}, {&l.BranchTargets, 8_192}, {&l.LocalBlocks, 2_000_000}, {&l.Name, 4_096}, {&l.MemoryPages, 65_536},
+		{&l.Locals, 5_000}, {&l.Body, 1 << 20}, {&l.Nesting, 10_000}, {&l.LoopNesting, 250}, {&l.Branches, 20_000}, {&l.BranchTargets, 8_192}, {&l.LocalBlocks, 2_000_000}, {&l.Name, 4_096}, {&l.MemoryPages, 65_536},
 	} {
 		if *f.field <= 0 {
 			*f.field = f.value
@@ -222,7 +224,7 @@ func (e *Error) Error() string {
 // Parse reads a module's sections. It checks their structure, not the code in
 // function bodies. Errors are of type *Error.
 func Parse(file []byte, limits Limits) (*Facts, error) {
-	p, err := parse(file, limits.withDefaults(), false)
+	p, err := parse(file, Options{Limits: limits}, false)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +232,8 @@ func Parse(file []byte, limits Limits) (*Facts, error) {
 }
 
 // parse reads the sections, and the code as well if it is to be rewritten.
-func parse(file []byte, limits Limits, code bool) (p *parser, err error) {
+func parse(file []byte, options Options, code bool) (p *parser, err error) {
+	limits := options.Limits.withDefaults()
 	if err := recognise(file); err != nil {
 		return nil, err
 	}
@@ -247,12 +250,14 @@ func parse(file []byte, limits Limits, code bool) (p *parser, err error) {
 		}
 	}()
 	p = &parser{
+		options:  options,
 		limits:   limits,
 		facts:    &Facts{Size: len(file)},
 		sections: map[int][]byte{},
+		referred: map[int]bool{},
 	}
 	if code {
-		p.meter = &writer{p: p}
+		p.writer = newWriter(p)
 	}
 	p.module(&reader{buf: file, at: 8})
 	return p, nil
@@ -282,24 +287,34 @@ func recognise(b []byte) error {
 }
 
 type parser struct {
+	options   Options
 	limits    Limits
 	facts     *Facts
 	types     []Signature
 	functions []int // type of each function, imported ones first
 	imported  int   // of them
-	tables    int
+	tables    []ValueType
 	memories  int
-	globals   int
+	globals   []globalType
 	bodies    int
-	declared  int // data segments according to the data count section, -1 unknown
-	elements  int // element segments
+	declared  int          // data segments according to the data count section, -1 unknown
+	elements  []ValueType  // of the element segments
+	referred  map[int]bool // functions that the code may refer to
 
-	meter    *writer        // rewrites the code, nil to leave it alone
+	writer   *writer        // rewrites the code, nil to leave it alone
+	room     room           // of the function that was read last
+	codeAt   int            // where the section of code begins in the file
 	sections map[int][]byte // the contents of all but custom sections
 	names    []byte         // the content of the section of names
+	lines    bool           // whether there is a section that tells source lines
 	targets  int            // of br_table in all functions
 	loops    int            // in all functions
 	lengths  []int          // of the data segments
+}
+
+type globalType struct {
+	kind    ValueType
+	mutable bool
 }
 
 // order is the order that sections must come in; custom sections may be
@@ -339,7 +354,7 @@ func (p *parser) module(r *reader) {
 	if p.bodies != len(p.functions)-p.imported {
 		fail(0, "%d functions are declared but %d have a body", len(p.functions)-p.imported, p.bodies)
 	}
-	p.facts.Functions, p.facts.Tables, p.facts.Globals = p.bodies, p.tables, p.globals
+	p.facts.Functions, p.facts.Tables, p.facts.Globals = p.bodies, len(p.tables), len(p.globals)
 }
 
 func (p *parser) section(id int, r *reader) {
@@ -364,17 +379,23 @@ func (p *parser) section(id int, r *reader) {
 		}
 	case 6:
 		for range r.count("globals", 4, p.limits.Globals) {
-			p.global(r)
-			p.constant(r)
+			g := p.global(r)
+			p.constant(r, g.kind) // of globals before this one
+			p.globals = append(p.globals, g)
 		}
 	case 7:
 		p.exportSection(r)
 	case 8:
-		r.index("function", len(p.functions))
+		start := r.position()
+		f := r.index("function", len(p.functions))
+		if t := p.types[p.functions[f]]; len(t.Params)+len(t.Results) > 0 {
+			fail(start, "the start function is %s", t)
+		}
 		p.facts.HasStart = true
 	case 9:
 		p.elementSection(r)
 	case 10:
+		p.codeAt = r.base
 		p.codeSection(r)
 	case 11:
 		p.dataSection(r)
@@ -395,6 +416,7 @@ func (p *parser) custom(r *reader) {
 		}
 		p.facts.Manifest = r.bytes(r.left())
 	}
+	p.lines = p.lines || name == lineSection
 	// The first one counts; engines refuse a second.
 	if name == "name" && p.names == nil {
 		p.names = r.buf[r.at:]
@@ -433,7 +455,7 @@ func (p *parser) importSection(r *reader) {
 		case Memory:
 			p.memory(r)
 		case Global:
-			p.global(r)
+			p.globals = append(p.globals, p.global(r))
 		default:
 			fail(r.position()-1, "import of an unknown kind %d", i.Kind)
 		}
@@ -442,15 +464,13 @@ func (p *parser) importSection(r *reader) {
 }
 
 func (p *parser) table(r *reader) {
-	if kind := r.valueType(); kind != FuncRef && kind != ExternRef {
-		fail(r.position()-1, "table of %s", kind)
-	}
+	kind := r.referenceType("table")
 	least, _ := r.limits(1<<32 - 1)
 	if least > p.limits.TableElements {
 		fail(r.position(), "table of %d elements, limit %d", least, p.limits.TableElements)
 	}
-	p.tables++
-	if p.tables > p.limits.Tables {
+	p.tables = append(p.tables, kind)
+	if len(p.tables) > p.limits.Tables {
 		fail(r.position(), "more than %d tables", p.limits.Tables)
 	}
 }
@@ -467,34 +487,40 @@ func (p *parser) memory(r *reader) {
 	}
 }
 
-func (p *parser) global(r *reader) {
-	r.valueType()
-	if r.byte() > 1 {
+func (p *parser) global(r *reader) globalType {
+	kind := r.valueType()
+	mutable := r.byte()
+	if mutable > 1 {
 		fail(r.position()-1, "global that is neither constant nor mutable")
 	}
-	p.globals++
-	if p.globals > p.limits.Globals {
+	if len(p.globals) >= p.limits.Globals {
 		fail(r.position(), "more than %d globals", p.limits.Globals)
 	}
+	return globalType{kind, mutable == 1}
 }
 
 func (p *parser) exportSection(r *reader) {
 	seen := map[string]bool{}
 	for range r.count("exports", 3, p.limits.Exports) {
 		e := Export{Name: r.name(p.limits.Name), Kind: Kind(r.byte())}
+		if p.writer != nil && strings.HasPrefix(e.Name, MeterModule+".") {
+			fail(r.position(), "export of the name %s, which is the host's", e.Name)
+		}
 		if seen[e.Name] {
 			fail(r.position(), "two exports of one name")
 		}
 		seen[e.Name] = true
 		switch e.Kind {
 		case Function:
-			e.Signature = p.types[p.functions[r.index("function", len(p.functions))]]
+			f := r.index("function", len(p.functions))
+			e.Signature = p.types[p.functions[f]]
+			p.referred[f] = true
 		case Table:
-			r.index("table", p.tables)
+			r.index("table", len(p.tables))
 		case Memory:
 			r.index("memory", p.memories)
 		case Global:
-			r.index("global", p.globals)
+			r.index("global", len(p.globals))
 		default:
 			fail(r.position()-1, "export of an unknown kind %d", e.Kind)
 		}
@@ -503,33 +529,42 @@ func (p *parser) exportSection(r *reader) {
 }
 
 func (p *parser) elementSection(r *reader) {
-	p.elements = r.count("element segments", 2, p.limits.Segments)
-	for range p.elements {
+	for range r.count("element segments", 2, p.limits.Segments) {
 		flags := r.u32()
 		if flags > 7 {
 			fail(r.position(), "element segment with flags %d", flags)
 		}
 		passive, explicit, expressions := flags&1 != 0, flags&2 != 0, flags&4 != 0
+		kind, table := FuncRef, FuncRef
 		if !passive {
+			n := 0
 			if explicit {
-				r.index("table", p.tables)
+				n = r.u32()
 			}
-			p.constant(r)
+			if n >= len(p.tables) {
+				fail(r.position(), "table %d, but there are %d", n, len(p.tables))
+			}
+			table = p.tables[n]
+			p.constant(r, I32)
 		}
 		if passive || explicit {
 			if expressions {
-				r.valueType()
+				kind = r.referenceType("element segment")
 			} else if r.byte() != 0 {
 				fail(r.position()-1, "element segment of an unknown kind")
 			}
 		}
+		if !passive && kind != table {
+			fail(r.position(), "table of %s initialised with %s", table, kind)
+		}
 		for range r.count("elements", 1, p.limits.TableElements) {
 			if expressions {
-				p.constant(r)
+				p.constant(r, kind)
 			} else {
-				r.index("function", len(p.functions))
+				p.referred[r.index("function", len(p.functions))] = true
 			}
 		}
+		p.elements = append(p.elements, kind)
 	}
 }
 
@@ -548,8 +583,8 @@ func (p *parser) codeSection(r *reader) {
 			fail(start, "the file is cut off inside of a function")
 		}
 		body := r.sub(size)
-		if p.meter != nil {
-			p.meter.function(p.function(body, p.types[p.functions[p.imported+n]]))
+		if p.writer != nil {
+			p.writer.function(p.function(body, p.types[p.functions[p.imported+n]]))
 			continue
 		}
 		total := 0
@@ -577,7 +612,10 @@ func (p *parser) dataSection(r *reader) {
 			r.index("memory", p.memories)
 		}
 		if flags != 1 {
-			p.constant(r)
+			if p.memories == 0 {
+				fail(r.position(), "memory 0, but there are 0")
+			}
+			p.constant(r, I32)
 		}
 		length := r.u32()
 		r.bytes(length)
@@ -703,53 +741,89 @@ func (r *reader) limits(ceiling int) (least, most int) {
 	return least, most
 }
 
-// constant checks the indices in a constant expression.
-func (p *parser) constant(r *reader) {
-	check := func(what string, index, n int) {
-		if index >= n {
-			fail(r.position(), "%s %d, but there are %d", what, index, n)
+// constant checks a constant expression of a type.
+func (p *parser) constant(r *reader, want ValueType) {
+	var stack []ValueType
+	var room [8]ValueType
+	stack = room[:0]
+	start := r.position()
+	pop := func(want ValueType) {
+		if len(stack) == 0 || stack[len(stack)-1] != want {
+			fail(r.position(), "a constant expression lacks an operand of type %s", want)
 		}
+		stack = stack[:len(stack)-1]
 	}
-	r.constant(
-		func(_, index int) { check("function", index, len(p.functions)) },
-		func(index int) { check("global", index, p.globals) },
-	)
+	r.constant(func(op byte, _, index int) {
+		switch op {
+		case opI32Const:
+			stack = append(stack, I32)
+		case opI64Const:
+			stack = append(stack, I64)
+		case opF32Const:
+			stack = append(stack, F32)
+		case opF64Const:
+			stack = append(stack, F64)
+		case opVector:
+			stack = append(stack, V128)
+		case opRefNull:
+			stack = append(stack, ValueType(index)) //nolint:gosec // a byte
+		case opRefFunc:
+			if index >= len(p.functions) {
+				fail(r.position(), "function %d, but there are %d", index, len(p.functions))
+			}
+			p.referred[index] = true
+			stack = append(stack, FuncRef)
+		case opGlobalGet:
+			if index >= len(p.globals) {
+				fail(r.position(), "global %d, but there are %d", index, len(p.globals))
+			}
+			if p.globals[index].mutable {
+				fail(r.position(), "a constant expression with a global that changes")
+			}
+			stack = append(stack, p.globals[index].kind)
+		default: // arithmetic
+			t := plainShapes[op].params[0]
+			pop(t)
+			pop(t)
+			stack = append(stack, t)
+		}
+	})
+	if len(stack) != 1 || stack[0] != want {
+		fail(start, "a constant expression gives %s instead of %s", list(stack), want)
+	}
 }
 
-// constant skips a constant expression and tells of the functions and globals
-// in it.
-func (r *reader) constant(function func(at, index int), global func(index int)) {
+// constant reads a constant expression and tells of each instruction; of its
+// operand only where it is an index or a type.
+func (r *reader) constant(tell func(op byte, at, index int)) {
 	for {
-		switch op := r.byte(); op {
-		case 0x0b: // end
+		op := r.byte()
+		at := r.at
+		index := 0
+		switch op {
+		case opEnd:
 			return
-		case 0x41, 0x42: // i32.const, i64.const
-			for i := 0; r.byte() >= 0x80; i++ {
-				if i > 9 {
-					fail(r.position(), "an overlong number")
-				}
-			}
-		case 0x43:
+		case opI32Const:
+			r.signed(32)
+		case opI64Const:
+			r.signed(64)
+		case opF32Const:
 			r.bytes(4)
-		case 0x44:
+		case opF64Const:
 			r.bytes(8)
-		case 0x23: // global.get
-			global(r.u32())
-		case 0xd2: // ref.func
-			at := r.at
-			function(at, r.u32())
-		case 0xd0: // ref.null; some engines read a longer type here, so it must be known
-			if t := ValueType(r.byte()); t != FuncRef && t != ExternRef {
-				fail(r.position()-1, "ref.null of %s", t)
-			}
+		case opGlobalGet, opRefFunc:
+			index = r.u32()
+		case opRefNull: // some engines read a longer type here, so it must be known
+			index = int(r.referenceType("ref.null"))
 		case 0x6a, 0x6b, 0x6c, 0x7c, 0x7d, 0x7e: // extended constants
-		case 0xfd: // v128.const
-			if r.u32() != 12 {
+		case opVector:
+			if r.u32() != vectorConst {
 				fail(r.position(), "a constant expression that is not constant")
 			}
 			r.bytes(16)
 		default:
 			fail(r.position()-1, "a constant expression with instruction 0x%02x", op)
 		}
+		tell(op, at, index)
 	}
 }

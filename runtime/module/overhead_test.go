@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
@@ -43,7 +42,7 @@ func workload(t testing.TB) []byte {
 
 // compiled gives an engine in which the guest is ready.
 func compiled(ctx context.Context, t testing.TB, binary []byte, metered bool, config wazero.RuntimeConfig) (wazero.Runtime, wazero.CompiledModule) {
-	engine := wazero.NewRuntimeWithConfig(ctx, config.WithCoreFeatures(api.CoreFeaturesV2))
+	engine := wazero.NewRuntimeWithConfig(ctx, config.WithCoreFeatures(features))
 	t.Cleanup(func() { require.NoError(t, engine.Close(context.Background())) })
 	wasi_snapshot_preview1.MustInstantiate(ctx, engine)
 	if metered {

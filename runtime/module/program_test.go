@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 
 	"github.com/ultravisor/beacon/runtime/module"
 )
@@ -336,25 +335,29 @@ func TestMeterPrograms(t *testing.T) {
 		programs = 40
 	}
 	outcomes := map[string]int{}
+	came := 0
 	for seed := range programs {
 		p := &program{Rand: rand.New(rand.NewPCG(seed, 1))}
 		binary := p.module()
-		metered, _, err := module.Meter(binary, module.Limits{Size: 8 << 20})
-		require.NoError(t, err, "seed %d", seed)
 		func() {
-			engine := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(api.CoreFeaturesV2))
+			engine := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features))
 			defer engine.Close(ctx)
 			refills := offerFuel(ctx, t, engine, 1+seed%100)
 			outcome, memory := run(t, engine, binary)
-			again, changed := run(t, engine, metered)
-			require.Equal(t, outcome, again, "seed %d", seed)
-			require.True(t, bytes.Equal(memory, changed), "memory, seed %d", seed)
-			require.Positive(t, *refills)
+			for name, grade := range grades {
+				r, err := module.Rewrite(binary, module.Options{Limits: module.Limits{Size: 8 << 20}, Grade: grade})
+				require.NoError(t, err, "seed %d", seed)
+				again, changed := run(t, engine, r.Binary)
+				require.Equal(t, outcome, again, "seed %d, %s", seed, name)
+				require.True(t, bytes.Equal(memory, changed), "memory, seed %d, %s", seed, name)
+			}
+			came += *refills
 			kind, _, _ := bytes.Cut([]byte(outcome), []byte(" ["))
 			outcomes[string(kind)]++
 		}()
 	}
 	t.Log(outcomes)
+	require.Greater(t, came, int(programs))
 	require.Greater(t, outcomes["ok"], int(programs)/4)
 	require.Greater(t, len(outcomes), 2, "none trapped")
 }
