@@ -13,6 +13,11 @@ type Job struct {
 	// Tenant is whose item it is: what one tenant's items store, spend or are
 	// granted is never another's. DefaultTenant where nobody speaks of tenants.
 	Tenant string
+	// Account is charged with what is done on the item's behalf; nil is none.
+	Account *Account
+	// Depth is how many calls lead to this job: 0 for an item of a server, 1 for
+	// what its provider calls.
+	Depth int
 	// Dir is the item's own directory, empty but for the staged source. It is
 	// never nil, it is removed when the item ends, and everything a provider
 	// does with files on an item's behalf goes through it.

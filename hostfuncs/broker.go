@@ -80,8 +80,13 @@ func (nobody) Call(_ context.Context, r Call) (beacon.Result, error) {
 
 func (nobody) HasSecret(string) bool { return false }
 
-// Reach gives the item a broker. Without one nothing leads out of it.
-func (i *Item) Reach(b Broker) { i.broker = b }
+// Reach gives the item a broker. Without one, or with nil, nothing leads out of
+// it.
+func (i *Item) Reach(b Broker) {
+	if b != nil {
+		i.broker = b
+	}
+}
 
 func secret(i *Item, c *abi.Call) abi.Errno {
 	if i.job == nil {

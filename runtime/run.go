@@ -37,6 +37,7 @@ type Module struct {
 	budget   Budget
 	log      *slog.Logger
 	manifest hostfuncs.Manifest
+	brokers  Brokers
 
 	engine wazero.Runtime
 	cache  wazero.CompilationCache
@@ -182,6 +183,10 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 	files := guestfs.New(job.Dir, guestfs.Config{Limits: m.limits.Files, ReadOnly: inputs})
 	deadline, _ := ctx.Deadline()
 	item := hostfuncs.NewItem(job, files, m.config, deadline, m.limits.Item)
+	job.Account.Ran(m.digest)
+	if m.brokers != nil {
+		item.Reach(m.brokers(job))
+	}
 	defer func() {
 		if err := item.Close(); err != nil {
 			m.log.Warn("closing a guest's files", "module", m.name, "item", job.Item.Hash, "err", err)

@@ -116,7 +116,22 @@ type Source struct {
 	// Config is given by the operator and read by the guest.
 	Config beacon.Settings
 	Limits Limits
+	// Admit decides about the module once it has said what it wants, and gives
+	// what its jobs may reach; an error refuses the module. Without it, and where
+	// it gives nil, nothing leads out of a job.
+	Admit func(Candidate) (Brokers, error)
 }
+
+// A Candidate is a module that asks to be admitted.
+type Candidate struct {
+	Name   string
+	Digest string // SHA-256 in hexadecimal
+	// Manifest is what the module says about itself.
+	Manifest hostfuncs.Manifest
+}
+
+// Brokers give each job of a module its own.
+type Brokers func(*beacon.Job) hostfuncs.Broker
 
 // Load checks, compiles and describes a module. Errors with code
 // beacon.Refused say why the module cannot be run.
@@ -156,6 +171,11 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 	}
 	if err := m.describe(ctx); err != nil {
 		return nil, errors.Join(err, m.Close(ctx))
+	}
+	if src.Admit != nil {
+		if m.brokers, err = src.Admit(Candidate{m.name, m.digest, m.manifest}); err != nil {
+			return nil, errors.Join(err, m.Close(ctx))
+		}
 	}
 	return m, nil
 }

@@ -59,6 +59,11 @@ type Host interface {
 	// Remaining is the time left; not ok when the item has no deadline.
 	Remaining() (left time.Duration, ok bool)
 	Cancelled() bool
+	// Send starts a request; description is the request as the host reads it.
+	Send(r *Request, description JSON) (Exchange, error)
+	// Begin starts a call in the same way.
+	Begin(c *Call, description JSON) (Invocation, error)
+	HasSecret(name string) bool
 	// Dir is the item's directory, without a slash at its end.
 	Dir() string
 }
@@ -68,9 +73,20 @@ type Errno int32
 
 var errnoNames = [...]string{
 	"no error", "bad pointer", "invalid parameter", "not found", "buffer too small", "not permitted",
-	"over a limit of size or number", "the item is being cancelled", "the host's file system failed",
-	"not an open file", "exists already", "not possible now",
+	"over a limit of size or number", "the item is being cancelled", "the host or its file system failed",
+	"not an open file or handle", "exists already", "not possible now", "the other side cannot be reached or broke off",
+	"the time given is over", "the provider that was called failed",
 }
+
+// Numbers that a provider may want to tell apart, with errors.Is.
+const (
+	ErrNotFound = Errno(3)
+	ErrDenied   = Errno(5)  // the operator did not permit it
+	ErrLimit    = Errno(6)  // over a limit
+	ErrNetwork  = Errno(12) // cannot be reached, or broke off
+	ErrTimeout  = Errno(13) // the time that the provider gave is over
+	ErrFailed   = Errno(14) // the provider that was called failed
+)
 
 func (e Errno) Error() string {
 	if e >= 0 && int(e) < len(errnoNames) {

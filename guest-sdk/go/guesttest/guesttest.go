@@ -6,6 +6,8 @@ package guesttest
 import (
 	"encoding/json"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -34,6 +36,12 @@ type Item struct {
 	Timeout time.Duration
 	// Cancelled items are so from the start.
 	Cancelled bool
+	// HTTP answers the item's requests, whatever their host; nil denies them.
+	HTTP http.Handler
+	// Callee carries out the item's calls; nil denies them.
+	Callee native.Callee
+	// Secrets are put into requests in place of guest.Secret.
+	Secrets map[string]string
 }
 
 // A Result is what became of the item.
@@ -76,6 +84,10 @@ func Run(t testing.TB, p guest.Provider, item Item) Result {
 	}
 	h.Values = values(t, item.Settings)
 	h.ConfigValues = values(t, item.Config)
+	if item.HTTP != nil {
+		h.Transport = handler{item.HTTP}
+	}
+	h.Callee, h.Secrets = item.Callee, item.Secrets
 	if item.Timeout > 0 {
 		h.Deadline = time.Now().Add(item.Timeout)
 	}
@@ -102,6 +114,25 @@ func Run(t testing.TB, p guest.Provider, item Item) Result {
 	}
 	r.Output = r.Files[item.OutputName]
 	return r
+}
+
+// A handler answers requests without a network. The answer is there when it is
+// whole.
+type handler struct{ http.Handler }
+
+func (h handler) RoundTrip(r *http.Request) (*http.Response, error) {
+	served := r.Clone(r.Context())
+	served.RequestURI, served.RemoteAddr = r.URL.RequestURI(), "192.0.2.1:1234"
+	served.Host = r.URL.Host
+	if served.Body == nil {
+		served.Body = http.NoBody
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, served)
+	_ = served.Body.Close() // nobody reads on
+	res := w.Result()
+	res.Request = r
+	return res, nil
 }
 
 func values(t testing.TB, settings map[string]any) map[string]json.RawMessage {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,13 @@ type Host struct {
 	Deadline time.Time
 	// Cancel, when closed, asks the item to end; nil never does.
 	Cancel <-chan struct{}
+	// Transport carries requests; nil denies them. Any http.RoundTripper does,
+	// such as http.DefaultTransport or a test's own.
+	Transport http.RoundTripper
+	// Callee carries out calls; nil denies them.
+	Callee Callee
+	// Secrets are put into requests in place of guest.Secret, for every host.
+	Secrets map[string]string
 	// OnProgress and OnLog, if any, are told at once.
 	OnProgress func(guest.Progress)
 	OnLog      func(LogLine)

@@ -1,0 +1,51 @@
+package beacon_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ultravisor/beacon"
+)
+
+func TestAccount(t *testing.T) {
+	var a beacon.Account
+	var watched beacon.Usage
+	a.Watch(func(u beacon.Usage) { watched = u })
+	a.Add(beacon.Usage{Fuel: 1, Memory: 10, Sent: 2, Cost: 0.5})
+	a.Add(beacon.Usage{Fuel: 2, Memory: 5, Received: 3, Tokens: 4, Staged: 5})
+	require.Equal(t, beacon.Usage{Fuel: 2, Memory: 5, Received: 3, Tokens: 4, Staged: 5}, watched)
+	a.Watch(nil)
+	a.Contacted("a:443")
+	a.Contacted("b:443")
+	a.Contacted("a:443")
+	a.Used("http https://a/")
+	a.Ran("digest")
+	s := a.Statement()
+	require.Equal(t, beacon.Usage{Fuel: 3, Memory: 10, Staged: 5, Sent: 2, Received: 3, Tokens: 4, Cost: 0.5}, s.Usage)
+	require.Equal(t, []string{"a:443", "b:443"}, s.Hosts)
+	require.Equal(t, []string{"http https://a/"}, s.Permissions)
+	require.Equal(t, []string{"digest"}, s.Modules)
+
+	for n := range 1000 {
+		a.Contacted(fmt.Sprint(n))
+	}
+	hosts := a.Statement().Hosts
+	require.Len(t, hosts, 65)
+	require.Equal(t, "…", hosts[64])
+
+	var tasks sync.WaitGroup
+	for range 100 {
+		tasks.Go(func() { a.Add(beacon.Usage{Fuel: 1}) })
+	}
+	tasks.Wait()
+	require.EqualValues(t, 103, a.Statement().Usage.Fuel)
+
+	var none *beacon.Account
+	none.Add(beacon.Usage{Fuel: 1})
+	none.Contacted("a")
+	none.Watch(nil)
+	require.Zero(t, none.Statement())
+}
