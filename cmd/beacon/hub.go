@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,6 +66,11 @@ type runningHub struct {
 }
 
 func startHub(ctx context.Context, listen, data string, log *slog.Logger) (*runningHub, error) {
+	if data != "" {
+		if err := os.MkdirAll(data, 0o700); err != nil {
+			return nil, usagef("--data %s: cannot keep files there: %w", data, unwrapPath(err))
+		}
+	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return nil, usagef("cannot listen on %s: %w; choose another with --listen", listen, withoutAddress(err))

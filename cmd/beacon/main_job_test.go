@@ -18,6 +18,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// patience is far more than anything takes, a first build with an empty cache
+// on a busy machine included: only what hangs gets there.
+const patience = 8 * time.Minute
+
 // beaconCommand runs this program in a process of its own.
 func beaconCommand(t *testing.T, dir string, args ...string) *exec.Cmd {
 	self, err := os.Executable()
@@ -53,7 +57,7 @@ func TestMainJob(t *testing.T) {
 	require.NoError(t, worker.Start())
 	// Whatever fails, the worker does not outlive the test.
 	defer worker.Process.Kill() //nolint:errcheck // it has ended by then
-	late := time.AfterFunc(3*time.Minute, func() { _ = worker.Process.Kill() })
+	late := time.AfterFunc(patience, func() { _ = worker.Process.Kill() })
 	defer late.Stop()
 
 	said := bufio.NewScanner(out)
@@ -173,7 +177,7 @@ func startUntil(t *testing.T, cmd *exec.Cmd, prefix string) string {
 	}()
 	t.Cleanup(func() {
 		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-		late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+		late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 		defer late.Stop()
 		require.NoError(t, cmd.Wait())
 		<-drained

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -476,6 +477,11 @@ func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.
 func never(server string, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return &coded{exitInterrupted, fmt.Errorf("stopped before %s had taken the registration", server)}
+	}
+	// That nobody is there is one thing to say, in however many ways it was tried.
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return &coded{exitServer, fmt.Errorf("server %s does not answer: %w; start it first, or wait for it with --wait", server, op)}
 	}
 	return &coded{exitServer, fmt.Errorf("cannot register with %s: %s", server, strings.ReplaceAll(err.Error(), "\n", "; "))}
 }
