@@ -52,12 +52,12 @@ func startProxy(t *testing.T, server string) (address string, seen func() []stri
 			return
 		}
 		w.WriteHeader(http.StatusOK)
-		down, _, err := http.NewResponseController(w).Hijack()
+		down, early, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			up.Close()
 			return
 		}
-		tunnels.Go(func() { _, _ = io.Copy(up, down); up.Close() })
+		tunnels.Go(func() { _, _ = io.Copy(up, early); up.Close() })
 		tunnels.Go(func() { _, _ = io.Copy(down, up); down.Close() })
 	}))
 	t.Cleanup(func() { proxy.Close(); tunnels.Wait() })
