@@ -28,6 +28,7 @@ var layers = map[string][]string{
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker",
 	},
 	"egress":                 {""},
+	"policy":                 {"", "egress"},
 	"staging":                {"", "egress", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},

@@ -1,6 +1,7 @@
 package beacon
 
 import (
+	"context"
 	"slices"
 	"sync"
 )
@@ -30,17 +31,34 @@ func (u Usage) plus(more Usage) Usage {
 	}
 }
 
+// A Payer stands for what an account is charged to: the quotas of a tenant. Its
+// methods may be called concurrently.
+type Payer interface {
+	// Used is told of what was used. It does not block.
+	Used(u Usage)
+	// Pace waits while the payer has used up for the moment what it may have, and
+	// returns soon after ctx is done. An error ends the work.
+	Pace(ctx context.Context) error
+	// Hold asks for bytes on disk, or with a negative number gives them back,
+	// which is never an error.
+	Hold(bytes int64) error
+}
+
 // An Account adds up what one item uses, with all that is done on its behalf,
 // and whom it meets. All methods may be called concurrently, and on a nil
 // Account, where they do nothing.
 type Account struct {
+	payer Payer // nil if nobody has quotas
+
 	mu          sync.Mutex
 	usage       Usage
 	hosts       []string
 	permissions []string
 	modules     []string
-	watch       func(Usage)
 }
+
+// NewAccount makes an account that is charged to a payer; nil is none.
+func NewAccount(payer Payer) *Account { return &Account{payer: payer} }
 
 // maxNames bounds each of an account's lists: a guest chooses what is in them.
 const maxNames = 64
@@ -52,22 +70,41 @@ func (a *Account) Add(u Usage) {
 	}
 	a.mu.Lock()
 	a.usage = a.usage.plus(u)
-	watch := a.watch
 	a.mu.Unlock()
-	if watch != nil {
-		watch(u)
+	if a.payer != nil {
+		a.payer.Used(u)
 	}
 }
 
-// Watch has f told of everything that is added from now on. It is called by
-// whoever adds, and must not block.
-func (a *Account) Watch(f func(Usage)) {
+// Spend charges the account, and waits while its payer has used up what it may
+// have for the moment. An error ends the work; it comes at the latest soon
+// after ctx is done.
+func (a *Account) Spend(ctx context.Context, u Usage) error {
 	if a == nil {
-		return
+		return nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.watch = f
+	a.Add(u)
+	if a.payer == nil {
+		return nil
+	}
+	return a.payer.Pace(ctx)
+}
+
+// Hold asks the payer for bytes on disk, and charges them as Staged; a negative
+// number gives them back. What is held is given back by whoever asked for it.
+func (a *Account) Hold(bytes int64) error {
+	if a == nil || bytes == 0 {
+		return nil
+	}
+	if a.payer != nil {
+		if err := a.payer.Hold(bytes); err != nil {
+			return err
+		}
+	}
+	if bytes > 0 {
+		a.Add(Usage{Staged: bytes})
+	}
+	return nil
 }
 
 // Contacted notes a host, with its port, that was asked for something.

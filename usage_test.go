@@ -1,6 +1,8 @@
 package beacon_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -10,14 +12,41 @@ import (
 	"github.com/ultravisor/beacon"
 )
 
+var errBroke = errors.New("broke")
+
+// A payer has nothing left.
+type payer struct {
+	mu   sync.Mutex
+	last beacon.Usage
+	held int64
+}
+
+func (p *payer) Used(u beacon.Usage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = u
+}
+
+func (p *payer) Pace(context.Context) error { return errBroke }
+
+func (p *payer) Hold(n int64) error {
+	if n > 0 {
+		return errBroke
+	}
+	p.held += n
+	return nil
+}
+
 func TestAccount(t *testing.T) {
-	var a beacon.Account
-	var watched beacon.Usage
-	a.Watch(func(u beacon.Usage) { watched = u })
+	p := &payer{}
+	a := beacon.NewAccount(p)
 	a.Add(beacon.Usage{Fuel: 1, Memory: 10, Sent: 2, Cost: 0.5})
 	a.Add(beacon.Usage{Fuel: 2, Memory: 5, Received: 3, Tokens: 4, Staged: 5})
-	require.Equal(t, beacon.Usage{Fuel: 2, Memory: 5, Received: 3, Tokens: 4, Staged: 5}, watched)
-	a.Watch(nil)
+	require.Equal(t, beacon.Usage{Fuel: 2, Memory: 5, Received: 3, Tokens: 4, Staged: 5}, p.last)
+	require.ErrorIs(t, a.Spend(t.Context(), beacon.Usage{}), errBroke)
+	require.ErrorIs(t, a.Hold(7), errBroke)
+	require.NoError(t, a.Hold(-7))
+	require.Equal(t, int64(-7), p.held)
 	a.Contacted("a:443")
 	a.Contacted("b:443")
 	a.Contacted("a:443")
@@ -46,6 +75,7 @@ func TestAccount(t *testing.T) {
 	var none *beacon.Account
 	none.Add(beacon.Usage{Fuel: 1})
 	none.Contacted("a")
-	none.Watch(nil)
+	require.NoError(t, none.Spend(t.Context(), beacon.Usage{Fuel: 1}))
+	require.NoError(t, none.Hold(5))
 	require.Zero(t, none.Statement())
 }
