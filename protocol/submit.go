@@ -12,7 +12,7 @@ import (
 )
 
 // States of a work item on a server. Pending items wait, Running items are at a
-// beacon, all others are final.
+// beacon, scheduled ones are not due yet, all others are final.
 const (
 	StatusPending  = "Pending"
 	StatusRunning  = "Running"
@@ -20,6 +20,11 @@ const (
 	StatusError    = "Error"
 	StatusCanceled = "Canceled"
 	StatusTimeout  = "Timeout"
+	// StatusRetryScheduled is that of an item whose provider has failed and that
+	// is tried again, StatusScheduled, which is ours, of one that is to begin
+	// later.
+	StatusRetryScheduled = "RetryScheduled"
+	StatusScheduled      = "Scheduled"
 )
 
 // Final reports whether a state is the last of an item.
@@ -134,6 +139,7 @@ type WorkRecord struct {
 	RunID                string          `json:"RunID"`
 	NodeHash             string          `json:"NodeHash"`
 	OperationHash        string          `json:"OperationHash"`
+	Tenant               string          `json:"Tenant,omitempty"`
 	Capability           string          `json:"Capability"`
 	Action               string          `json:"Action"`
 	Settings             beacon.Settings `json:"Settings"`
@@ -146,6 +152,9 @@ type WorkRecord struct {
 	TimeoutMs            float64         `json:"TimeoutMs"`
 	Priority             float64         `json:"Priority"`
 	AttemptNumber        int             `json:"AttemptNumber"`
+	MaxAttempts          int             `json:"MaxAttempts,omitempty"`
+	RetryBackoffMs       int64           `json:"RetryBackoffMs,omitempty"`
+	NotBefore            Timestamp       `json:"NotBefore,omitzero"`
 	CreatedAt            Timestamp       `json:"CreatedAt"`
 	EnqueuedAt           Timestamp       `json:"EnqueuedAt"`
 	DispatchedAt         Timestamp       `json:"DispatchedAt"`
@@ -164,6 +173,7 @@ type WorkRecord struct {
 	Log                  []string        `json:"Log,omitempty"`
 	Error                string          `json:"Error,omitempty"`
 	Files                []StoredFile    `json:"Files,omitempty"`
+	DeadLetter           bool            `json:"DeadLetter,omitempty"`
 }
 
 // Names of WorkEvents.
