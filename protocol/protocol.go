@@ -94,10 +94,6 @@ type Registration struct {
 	HostID        string            `json:"HostID,omitempty"`
 	SharedMounts  []SharedMount     `json:"SharedMounts"`
 	JoinSecret    string            `json:"JoinSecret,omitempty"`
-	// ActiveWorkItems are the hashes of all items that the worker still has from
-	// an earlier link: ours, and ignored by Ultravisor. Nil, unlike an empty list,
-	// means that the worker does not say.
-	ActiveWorkItems []string `json:"ActiveWorkItems,omitzero"`
 }
 
 // An ActionSchema describes one action of a capability.

@@ -122,7 +122,7 @@ func (l *Ledger) join(hub string, j *Join) Answer {
 
 // trimmed leaves out what is kept elsewhere or not needed.
 func trimmed(r protocol.Registration) protocol.Registration {
-	r.ActionSchemas, r.Operations, r.JoinSecret, r.ActiveWorkItems = nil, nil, "", nil
+	r.ActionSchemas, r.Operations, r.JoinSecret = nil, nil, ""
 	if r.MaxConcurrent < 1 {
 		r.MaxConcurrent = 1
 	}
@@ -194,7 +194,7 @@ func (l *Ledger) catalogue(info protocol.Registration) {
 func (l *Ledger) adopt(b *Beacon, active []string) {
 	for _, hash := range active {
 		it := l.items[hash]
-		if it == nil || it.Status != protocol.StatusPending || it.LastName != b.Name || it.Attempt == 0 || b.Held[hash] != 0 {
+		if it == nil || it.Status != protocol.StatusPending || !l.eligible(b, it) || it.LastName != b.Name || it.Attempt == 0 || b.Held[hash] != 0 {
 			continue
 		}
 		l.unwait(it)
@@ -234,6 +234,7 @@ func (l *Ledger) listed(e *Listed) Answer {
 		return Answer{Err: ErrUnknownBeacon}
 	}
 	b.Seen, b.Lists, b.Draining = l.now, true, e.Draining
+	l.adopt(b, e.Active)
 	l.reclaim(b, e.Active, l.now-e.Grace, "beacon "+b.ID+" does not list it")
 	l.fill(b)
 	return Answer{}

@@ -202,6 +202,9 @@ func (l *Ledger) Apply(at time.Time, r Record) ([]Answer, []Event, error) {
 	if h != nil { // whoever writes is there
 		h.N, h.Last = r.N, now
 	}
+	if starting && (r.Entries[0].Start.Alone || now-l.now > l.settings.HubMs) {
+		l.excuse(now)
+	}
 	l.advance(now)
 	answers := make([]Answer, len(r.Entries))
 	for i := range r.Entries {
@@ -301,6 +304,22 @@ func (l *Ledger) start(hub string, n uint64, s *Start) {
 	h := &Hub{Name: hub, URL: s.URL, N: n, Since: l.now, Last: l.now}
 	l.hubs[hub] = h
 	l.armHub(h)
+}
+
+// excuse is for a time in which no hub was there to be told anything: nobody is
+// late because of it.
+func (l *Ledger) excuse(now int64) {
+	for _, b := range l.beacons {
+		if b.Away != 0 {
+			b.Away = now
+		}
+		b.Seen = max(b.Seen, now)
+	}
+	for _, it := range l.items {
+		if it.Overrun != 0 {
+			it.Overrun = max(it.Overrun, now+l.settings.GraceMs+l.settings.OverrunMs)
+		}
+	}
 }
 
 // hubGone takes a hub for gone, and the links of its beacons.
@@ -606,10 +625,8 @@ func (l *Ledger) finish(f *Finish) Answer {
 	if by != nil {
 		from = by.ID
 		by.Seen = l.now
-		if held, ok := by.Held[f.Hash]; ok {
-			if attempt == 0 {
-				attempt = held
-			}
+		if held, ok := by.Held[f.Hash]; ok && (attempt == 0 || attempt >= held) {
+			attempt = held
 			defer l.fill(by)
 			defer l.vacate(by, f.Hash)
 		}

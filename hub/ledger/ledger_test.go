@@ -158,7 +158,7 @@ func TestDelayedItems(t *testing.T) {
 
 func TestAttemptsAreFenced(t *testing.T) {
 	b := open(t)
-	slow := b.join(ledger.Join{Link: 1, Lists: true}, "slow", 1, "A")
+	slow := b.join(ledger.Join{Link: 1, Lists: true, Session: "its own"}, "slow", 1, "A")
 	hash := b.submit(ledger.Spec{TimeoutMs: 1000})
 	require.Equal(t, slow, b.get(hash).Beacon)
 	b.ok(ledger.Entry{Release: &ledger.Release{Hash: hash, Attempt: 1, Reason: "lost"}})
@@ -367,10 +367,20 @@ func TestHubsComeAndGo(t *testing.T) {
 	require.Equal(t, listing, b.ok(ledger.Entry{Join: &ledger.Join{Link: 7, Lists: true, Active: []string{a}, Info: protocol.Registration{Name: "l", Capabilities: []string{"A"}, MaxConcurrent: 1}}}).Beacon)
 	require.Equal(t, 1, b.get(a).Attempt)
 
-	// A hub that is alone knows that those before are gone, at once.
+	// A hub that is alone knows that those before are gone, at once; and who was
+	// away while there was none has all its time to come back.
+	b.at = b.at.Add(time.Hour)
 	b.from("three", ledger.Entry{Start: &ledger.Start{Alone: true}})
 	require.Len(t, b.l.Hubs(), 1)
 	require.NotZero(t, b.l.Beacon(listing).Away)
+	require.Equal(t, 1, b.get(a).Attempt)
+	b.at = b.at.Add(24 * time.Hour)
+	b.from("four", ledger.Entry{Start: &ledger.Start{}})
+	require.NotZero(t, b.l.Beacon(listing).Away)
+	b.at = b.at.Add(46 * time.Second)
+	b.from("four", ledger.Entry{Tick: &ledger.Tick{}})
+	require.Nil(t, b.l.Beacon(listing))
+	require.Equal(t, protocol.StatusPending, b.get(a).Status)
 }
 
 func TestRecordsCountOnceAndNoneIsMissing(t *testing.T) {
