@@ -1,75 +1,100 @@
 package hub
 
 import (
-	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hub/journal"
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
 // Bounds on what strangers can register.
 const (
-	mostBeacons      = 10_000
 	mostActions      = 10_000
 	mostConcurrent   = 10_000
 	mostCapabilities = 1000
 	longestName      = 256
 )
 
-// errUnknownBeacon is the answer for a BeaconID that is not or no longer known.
-var errUnknownBeacon = errors.New("beacon not found")
-
 // A beaconRecord is what the hub shows of a beacon.
 type beaconRecord struct {
-	BeaconID         string                 `json:"BeaconID"`
-	Name             string                 `json:"Name"`
-	SessionID        *string                `json:"SessionID"`
-	Capabilities     []string               `json:"Capabilities"`
-	Status           string                 `json:"Status"`
-	LastHeartbeat    protocol.Timestamp     `json:"LastHeartbeat"`
-	CurrentWorkItems []string               `json:"CurrentWorkItems"`
-	MaxConcurrent    int                    `json:"MaxConcurrent"`
-	Tags             map[string]any         `json:"Tags"`
-	Contexts         map[string]any         `json:"Contexts"`
-	BindAddresses    []any                  `json:"BindAddresses"`
-	HostID           *string                `json:"HostID"`
-	SharedMounts     []protocol.SharedMount `json:"SharedMounts"`
-	RegisteredAt     protocol.Timestamp     `json:"RegisteredAt"`
-	Transport        string                 `json:"Transport"` // ours: websocket or http
+	BeaconID          string                  `json:"BeaconID"`
+	Name              string                  `json:"Name"`
+	SessionID         *string                 `json:"SessionID"`
+	Capabilities      []string                `json:"Capabilities"`
+	Status            string                  `json:"Status"`
+	LastHeartbeat     protocol.Timestamp      `json:"LastHeartbeat"`
+	CurrentWorkItems  []string                `json:"CurrentWorkItems"`
+	MaxConcurrent     int                     `json:"MaxConcurrent"`
+	Tags              map[string]any          `json:"Tags"`
+	Contexts          map[string]any          `json:"Contexts"`
+	BindAddresses     []any                   `json:"BindAddresses"`
+	HostID            *string                 `json:"HostID"`
+	SharedMounts      []protocol.SharedMount  `json:"SharedMounts"`
+	RegisteredAt      protocol.Timestamp      `json:"RegisteredAt"`
+	Transport         string                  `json:"Transport"` // ours: websocket or http
+	Hub               string                  `json:"Hub,omitempty"`
+	Tenant            string                  `json:"Tenant,omitempty"`
+	Draining          bool                    `json:"Draining,omitempty"`
+	CanceledWorkItems []protocol.Cancellation `json:"CanceledWorkItems,omitempty"`
 }
 
-func (m *member) record() beaconRecord {
+// show is what the hub shows of a beacon. It is called with the lock held.
+func (c *coordinator) show(b *ledger.Beacon) beaconRecord {
 	// A session is what the beacon proves itself with, so it is not shown.
 	session := "anonymous"
 	r := beaconRecord{
-		BeaconID: m.id, Name: m.info.Name, Capabilities: m.info.Capabilities, Status: "Online",
-		LastHeartbeat: protocol.Timestamp{Time: m.lastSeen}, RegisteredAt: protocol.Timestamp{Time: m.joined},
-		CurrentWorkItems: make([]string, 0, len(m.held)), MaxConcurrent: m.info.MaxConcurrent,
-		Tags: m.info.Tags, Contexts: m.info.Contexts, BindAddresses: []any{}, SharedMounts: m.info.SharedMounts,
-		Transport: "websocket",
+		BeaconID: b.ID, Name: b.Name, Capabilities: b.Info.Capabilities, Status: "Online",
+		LastHeartbeat: protocol.Timestamp{Time: c.lastSign(b)}, RegisteredAt: protocol.Timestamp{Time: time.UnixMilli(b.Joined)},
+		CurrentWorkItems: make([]string, 0, len(b.Held)), MaxConcurrent: b.Info.MaxConcurrent,
+		Tags: b.Info.Tags, Contexts: b.Info.Contexts, BindAddresses: []any{}, SharedMounts: b.Info.SharedMounts,
+		Transport: "websocket", Hub: b.Hub, Tenant: b.Tenant, Draining: b.Draining,
 	}
-	for hash := range m.held {
+	for hash := range b.Held {
 		r.CurrentWorkItems = append(r.CurrentWorkItems, hash)
 	}
 	slices.Sort(r.CurrentWorkItems)
-	if m.free() <= 0 {
+	switch {
+	case b.Away != 0:
+		r.Status = "Offline"
+	case b.Free() <= 0:
 		r.Status = "Busy"
 	}
-	if m.socket == nil {
+	if b.Link == 0 {
 		r.SessionID, r.Transport = &session, "http"
 	}
-	if m.info.HostID != "" {
-		r.HostID = &m.info.HostID
+	if host := b.Info.HostID; host != "" {
+		r.HostID = &host
 	}
-	for _, address := range m.info.BindAddresses {
+	for _, address := range b.Info.BindAddresses {
 		r.BindAddresses = append(r.BindAddresses, address)
 	}
 	return r
+}
+
+// lastSign is when a beacon was last known to be there.
+func (c *coordinator) lastSign(b *ledger.Beacon) time.Time {
+	last := time.UnixMilli(b.Seen)
+	switch {
+	case b.Link == 0:
+		if at := c.lastHeard(b.ID); at.After(last) {
+			return at
+		}
+	case b.Away != 0:
+	case b.Hub == c.name:
+		if s := c.sockets[b.Link]; s != nil {
+			return time.Unix(0, s.lastRead.Load())
+		}
+	default:
+		if other := c.ledger.Hub(b.Hub); other != nil && other.Last > b.Seen {
+			return time.UnixMilli(other.Last)
+		}
+	}
+	return last
 }
 
 // check makes a registration complete and refuses an unreasonable one.
@@ -98,211 +123,139 @@ func check(r *protocol.Registration) error {
 	if r.SharedMounts == nil {
 		r.SharedMounts = []protocol.SharedMount{}
 	}
-	r.JoinSecret = "" // nothing here needs it, so nothing here keeps it
+	r.JoinSecret, r.Operations = "", nil // nothing here needs them, so nothing here keeps them
 	return nil
 }
 
-// join registers a beacon, by socket or, when s is nil, for polling. A known
-// name keeps its BeaconID; a socket that had it is put off first, so that its
-// end cannot take the newcomer with it, and what it held waits again.
-func (q *queue) join(ctx context.Context, info protocol.Registration, session string, s *socket) (beaconRecord, error) {
-	ctx = context.WithoutCancel(ctx)
+// register makes a beacon known, by socket or, when s is nil, for polling.
+func (h *Hub) register(info protocol.Registration, session string, s *socket) (beaconRecord, error) {
 	if err := check(&info); err != nil {
 		return beaconRecord{}, err
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	now := time.Now()
-	if s != nil && s.ended() {
-		return beaconRecord{}, beacon.Errorf(beacon.Unreachable, "the connection has ended")
-	}
-	if s != nil && s.member != nil && s.member.info.Name != info.Name {
-		q.remove(ctx, s.member, "beacon "+s.member.id+" registered under another name")
-	}
-	m := q.names[info.Name]
-	switch {
-	case m == nil:
-		if len(q.beacons) >= mostBeacons {
-			return beaconRecord{}, beacon.Errorf(beacon.Rejected, "%d beacons are registered, which is the most this hub takes", mostBeacons)
-		}
-		m = &member{id: q.newID(info.Name, now), joined: now, held: map[string]*ticket{}}
-		q.beacons[m.id] = m
-		q.names[info.Name] = m
-		q.log.InfoContext(ctx, "beacon registered", "beacon", m.id, "capabilities", info.Capabilities, "slots", info.MaxConcurrent)
-	case s == nil && m.socket == nil && session != "" && session == m.session:
-		// The same process has news of itself; what it works on it keeps.
-	case s == nil || m.socket != s: // on the same socket it is the same process, too
-		if m.socket != nil {
-			q.log.WarnContext(ctx, "a beacon registered under a name that is connected; the earlier connection is closed", "beacon", m.id)
-			m.socket.member = nil
-			m.socket.stop(closePolicy, "another beacon registered under this name")
-			m.socket = nil
-		}
-		q.release(ctx, m, "beacon "+m.id+" registered anew")
-	}
-	m.info, m.session, m.lastSeen, m.socket = info, session, now, s
+	e := ledger.Entry{Join: &ledger.Join{Info: info, Session: digest(session)}}
 	if s != nil {
-		s.member = m
-		raw, err := protocol.Encode(event{EventType: protocol.EventRegistered, BeaconID: m.id})
-		if err != nil {
-			return beaconRecord{}, err
+		if s.ended() {
+			return beaconRecord{}, beacon.Errorf(beacon.Unreachable, "the connection has ended")
 		}
-		s.send(raw) // before any work
+		e.Join.Link = s.link
 	}
-	q.catalogue(info)
-	q.fillAll(ctx) // released items, and items that waited for this name, may go elsewhere too
-	return m.record(), nil
-}
-
-func (q *queue) newID(name string, now time.Time) string {
-	for ms := now.UnixMilli(); ; ms++ {
-		id := fmt.Sprintf("bcn-%s-%d", normalise(name), ms)
-		if q.beacons[id] == nil {
-			return id
+	var record beaconRecord
+	var refused error
+	err := h.core.propose(e, func(a ledger.Answer) {
+		if refused = a.Err; refused == nil {
+			record = h.core.show(h.core.ledger.Beacon(a.Beacon))
 		}
+	})
+	switch {
+	case errors.Is(err, journal.ErrTooLarge):
+		return record, beacon.Errorf(beacon.Invalid, "the registration is over the limit of %d bytes", h.core.mostEntry())
+	case err != nil:
+		return record, beacon.Errorf(beacon.Unreachable, "the hub cannot take the registration now")
+	case errors.Is(refused, ledger.ErrTooMany):
+		return record, beacon.Errorf(beacon.Rejected, "%w, which is the most this hub takes", refused)
+	case refused != nil:
+		return record, refused
+	}
+	h.log.Info("beacon registered", "beacon", record.BeaconID, "capabilities", info.Capabilities, "slots", info.MaxConcurrent)
+	if s == nil {
+		h.core.heard(record.BeaconID)
+	}
+	return record, nil
+}
+
+// beaconOf is the BeaconID of a socket; empty while it has none.
+func (c *coordinator) beaconOf(s *socket) string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return s.beacon
+}
+
+// heartbeat is the silence after which a beacon is taken for gone.
+func (h *Hub) heartbeat() time.Duration {
+	h.core.mu.RLock()
+	defer h.core.mu.RUnlock()
+	return time.Duration(h.core.ledger.Settings().HeartbeatMs) * time.Millisecond
+}
+
+// socketHeartbeat is one over a socket.
+func (h *Hub) socketHeartbeat(s *socket, raw []byte) {
+	var sign protocol.Heartbeat
+	if err := json.Unmarshal(raw, &sign); err != nil {
+		return
+	}
+	id := h.core.beaconOf(s)
+	if id == "" {
+		return
+	}
+	if sign.ActiveWorkItems != nil {
+		s.listed.Store(time.Now().UnixNano())
+	}
+	if e, news := h.listing(id, sign); news {
+		h.report(s, e, nil)
 	}
 }
 
-func (q *queue) catalogue(info protocol.Registration) {
-	for _, schema := range info.ActionSchemas {
-		key := actionName{schema.Capability, schema.Action}
-		known, ok := q.actions[key]
-		if !ok && len(q.actions) >= mostActions {
-			q.log.Warn("too many actions; a new one is not catalogued", "limit", mostActions)
-			return
-		}
-		if schema.SettingsSchema == nil {
-			schema.SettingsSchema = []protocol.SettingSchema{}
-		}
-		if !slices.Contains(known.sources, info.Name) && len(known.sources) < 1000 {
-			known.sources = append(known.sources, info.Name)
-		}
-		known.schema = schema
-		q.actions[key] = known
+// listing compares what a beacon says it has with what it was given. Most times
+// there is no difference, and nothing to write down.
+func (h *Hub) listing(id string, sign protocol.Heartbeat) (ledger.Entry, bool) {
+	c := h.core
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	b := c.ledger.Beacon(id)
+	if b == nil || sign.ActiveWorkItems == nil && !sign.Draining {
+		return ledger.Entry{}, false
 	}
-}
-
-// leave is for a socket that ended. One that was put off has nothing to leave.
-func (q *queue) leave(ctx context.Context, s *socket) {
-	ctx = context.WithoutCancel(ctx)
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if s.member != nil {
-		q.remove(ctx, s.member, "beacon "+s.member.id+" disconnected")
-	}
-}
-
-// deregister is for a beacon that says so itself. Over HTTP its socket, if it
-// has one, is closed: left open it would be connected but unknown.
-func (q *queue) deregister(ctx context.Context, id string) error {
-	ctx = context.WithoutCancel(ctx)
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	m := q.beacons[id]
-	if m == nil {
-		return errUnknownBeacon
-	}
-	if m.socket != nil {
-		m.socket.stop(closeNormal, "deregistered")
-	}
-	q.remove(ctx, m, "beacon "+m.id+" was deregistered")
-	return nil
-}
-
-// deregisterSocket is the same over the beacon's own socket, which stays open.
-func (q *queue) deregisterSocket(ctx context.Context, s *socket) {
-	ctx = context.WithoutCancel(ctx)
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if s.member != nil {
-		q.remove(ctx, s.member, "beacon "+s.member.id+" was deregistered")
-	}
-	raw, err := protocol.Encode(event{EventType: protocol.EventDeregistered})
-	if err == nil {
-		s.send(raw)
-	}
-}
-
-func (q *queue) remove(ctx context.Context, m *member, why string) {
-	delete(q.beacons, m.id)
-	delete(q.names, m.info.Name)
-	for key, bound := range q.bindings {
-		if bound.beaconID == m.id {
-			delete(q.bindings, key)
+	active := sign.ActiveWorkItems
+	if active == nil { // it only drains
+		for hash := range b.Held {
+			active = append(active, hash)
 		}
 	}
-	if m.socket != nil {
-		m.socket.member = nil
-		m.socket = nil
+	e := ledger.Entry{Listed: &ledger.Listed{Beacon: id, Active: active, Draining: sign.Draining, Grace: h.cfg.ListingGrace.Milliseconds()}}
+	if !b.Lists || b.Draining != sign.Draining {
+		return e, true
 	}
-	q.log.InfoContext(ctx, "beacon left", "beacon", m.id, "reason", why, "items", len(m.held))
-	q.release(ctx, m, why)
-	q.fillAll(ctx)
-}
-
-// release lets all that a beacon held wait again.
-func (q *queue) release(ctx context.Context, m *member, why string) {
-	for hash, t := range m.held {
-		delete(m.held, hash)
-		delete(q.holders, hash)
-		item, err := q.store.Release(ctx, hash, why)
-		switch {
-		case errors.Is(err, ErrNotRunning) || errors.Is(err, ErrNotFound): // timed out or reported by another
-		case err != nil:
-			q.log.ErrorContext(ctx, "work item cannot be taken back", "item", hash, "beacon", m.id, "error", err)
-		case protocol.Final(item.Status):
-			q.ended(item)
-		default:
-			q.wait(t)
+	listed := make(map[string]bool, len(active))
+	for _, hash := range active {
+		listed[hash] = true
+		if b.Held[hash] != 0 {
+			continue
+		}
+		if it, err := c.ledger.Get(hash); err == nil && !it.Final() {
+			return e, true // it works on what is not its own, or waits for nobody
 		}
 	}
-}
-
-// heartbeat notes that a beacon lives.
-func (q *queue) heartbeat(id string) (beaconRecord, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	m := q.beacons[id]
-	if m == nil {
-		return beaconRecord{}, errUnknownBeacon
+	before := c.ledger.Now().Add(-h.cfg.ListingGrace).UnixMilli()
+	for hash := range b.Held {
+		if listed[hash] {
+			continue
+		}
+		it, err := c.ledger.Get(hash)
+		if err != nil || it.Final() || it.Beacon != id || it.Dispatched <= before || it.Dispatched < b.Since {
+			return e, true
+		}
 	}
-	m.lastSeen = time.Now()
-	return m.record(), nil
+	return ledger.Entry{}, false
 }
 
-func (q *queue) heartbeatSocket(s *socket) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if s.member != nil {
-		s.member.lastSeen = time.Now()
+func (c *coordinator) beacon(id string) (beaconRecord, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	b := c.ledger.Beacon(id)
+	if b == nil {
+		return beaconRecord{}, false
 	}
+	return c.show(b), true
 }
 
-// of says which beacon a socket is.
-func (q *queue) of(s *socket) reporter {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return reporter{overSocket: true, member: s.member}
-}
-
-func (q *queue) beacon(id string) (beaconRecord, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	m := q.beacons[id]
-	if m == nil {
-		return beaconRecord{}, errUnknownBeacon
+func (c *coordinator) list() []beaconRecord {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := c.ledger.Beacons()
+	out := make([]beaconRecord, len(all))
+	for i, b := range all {
+		out[i] = c.show(b)
 	}
-	return m.record(), nil
-}
-
-func (q *queue) list() []beaconRecord {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	out := make([]beaconRecord, 0, len(q.beacons))
-	for _, m := range q.beacons {
-		out = append(out, m.record())
-	}
-	slices.SortFunc(out, func(a, b beaconRecord) int { return strings.Compare(a.BeaconID, b.BeaconID) })
 	return out
 }
 
@@ -313,41 +266,36 @@ type actionRecord struct {
 	SourceBeacons []string `json:"SourceBeacons"`
 }
 
-func (q *queue) catalog(capability string) []actionRecord {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+func (c *coordinator) catalog(capability string) []actionRecord {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	out := []actionRecord{}
-	for key, known := range q.actions {
-		if capability != "" && key.capability != capability {
-			continue
-		}
-		available := false
-		for _, m := range q.beacons {
-			available = available || m.can(key.capability)
-		}
-		out = append(out, actionRecord{known.schema, available, slices.Clone(known.sources)})
+	for _, e := range c.ledger.Catalog(capability) {
+		out = append(out, actionRecord{e.Schema, e.Available, e.Sources})
 	}
-	slices.SortFunc(out, func(a, b actionRecord) int {
-		return strings.Compare(a.Capability+"\x00"+a.Action, b.Capability+"\x00"+b.Action)
-	})
 	return out
 }
 
-func (q *queue) affinities() []map[string]any {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	keys := make([]string, 0, len(q.bindings))
-	for key := range q.bindings {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	out := make([]map[string]any, 0, len(keys))
-	for _, key := range keys {
-		bound := q.bindings[key]
+func (c *coordinator) affinities() []map[string]any {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	out := []map[string]any{}
+	for _, b := range c.ledger.Bindings() {
 		out = append(out, map[string]any{
-			"AffinityKey": bound.key, "BeaconID": bound.beaconID, "RunHash": bound.runHash,
-			"CreatedAt": protocol.Timestamp{Time: bound.created}, "ExpiresAt": protocol.Timestamp{Time: bound.expires},
+			"AffinityKey": b.Key, "BeaconID": b.Beacon, "RunHash": b.RunHash,
+			"CreatedAt": protocol.Timestamp{Time: time.UnixMilli(b.Created)}, "ExpiresAt": protocol.Timestamp{Time: time.UnixMilli(b.Expires)},
 		})
+	}
+	return out
+}
+
+// unwanted is what a beacon that polls is told of items that it should stop.
+func (c *coordinator) unwanted(id string) []protocol.Cancellation {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var out []protocol.Cancellation
+	for _, u := range c.ledger.Unwanted(id) {
+		out = append(out, protocol.Cancellation{WorkItemHash: u.Hash, Reason: u.Reason})
 	}
 	return out
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ultravisor/beacon/hub"
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -137,7 +138,7 @@ func TestSilentPollerIsGone(t *testing.T) {
 }
 
 func TestAffinityExpires(t *testing.T) {
-	inBubble(t, hub.Config{HeartbeatTimeout: 10 * time.Hour}, func(t *testing.T, d direct) {
+	inBubble(t, hub.Config{Settings: ledger.Settings{HeartbeatMs: 36_000_000}}, func(t *testing.T, d direct) {
 		bound, other := d.register("bound", "9"), d.register("other", "9")
 		d.enqueue(`{"Capability":"A","AffinityKey":"k"}`)
 		require.NotEmpty(t, d.poll(bound))

@@ -11,12 +11,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ultravisor/beacon/hub"
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -149,6 +149,7 @@ func TestLateResultOfAnotherSessionFreesNoSlot(t *testing.T) {
 	require.Equal(t, http.StatusOK, s.post("/Beacon/Work/"+hash+"/Complete", `{}`, "Cookie", "SessionID=aaaa").status)
 	require.Equal(t, []any{hash}, s.get("/Beacon/" + b.id).json(t)["CurrentWorkItems"], "b is still at it")
 	require.Equal(t, protocol.StatusPending, s.record(next).Status)
+	require.Equal(t, map[string]any{"EventType": "WorkCancel", "WorkItemHash": hash, "Reason": "another beacon has brought the result"}, b.receive())
 	b.complete(hash) // too late to count, but its slot is free now
 	require.Equal(t, next, b.item().WorkItemHash)
 	// A large result goes by HTTP and frees the slot of the socket.
@@ -209,7 +210,7 @@ func TestPollerRegistersAgain(t *testing.T) {
 }
 
 func TestDeadPeerIsNoticed(t *testing.T) {
-	s := start(t, hub.Config{HeartbeatTimeout: 60 * time.Millisecond})
+	s := start(t, hub.Config{Settings: ledger.Settings{HeartbeatMs: 60}})
 	pings := make(chan struct{}, 1000)
 	conn, _, err := websocket.Dial(t.Context(), s.url, &websocket.DialOptions{ //nolint:bodyclose // it is the connection's
 		HTTPClient:     s.web.Client(),
@@ -418,7 +419,7 @@ func TestIdempotency(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	s := start(t, hub.Config{QueueLimit: 2, HistoryLimit: 2, HistoryBytes: 20_000})
+	s := start(t, hub.Config{Settings: ledger.Settings{QueueItems: 2, HistoryItems: 2, HistoryBytes: 20_000}})
 	first, second := s.enqueue(`{"Capability":"A"}`), s.enqueue(`{"Capability":"A"}`)
 	a := s.post("/Beacon/Work/Enqueue", `{"Capability":"A"}`)
 	require.Equal(t, http.StatusTooManyRequests, a.status)
@@ -435,7 +436,7 @@ func TestBounds(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, s.get("/Beacon/Work/"+third).status, "no room beside this one")
 	require.Equal(t, protocol.StatusComplete, s.record(large).Status)
 
-	s = start(t, hub.Config{QueueBytes: 10_000})
+	s = start(t, hub.Config{Settings: ledger.Settings{QueueBytes: 10_000}})
 	require.Equal(t, http.StatusTooManyRequests, s.post("/Beacon/Work/Enqueue", `{"Capability":"A","Settings":{"x":"`+strings.Repeat("x", 10_000)+`"}}`).status)
 }
 

@@ -2,17 +2,17 @@
 // hand in work, the hub brings the two together and keeps the results for a
 // while. It speaks Ultravisor's protocol to both, over HTTP and WebSocket, so
 // that real workers and submitters cannot tell it from the server they know,
-// and it is not a workflow engine: operations, schedules and users are the real
+// and it is not a workflow engine: operations and schedules are the real
 // server's.
 //
 // A [Hub] is an [http.Handler]; listening, TLS and header timeouts are up to
-// the caller. What it holds is in a [Store].
+// the caller. What it knows is a ledger (package ledger), which any number of
+// hubs share by way of one journal (package journal).
 package hub
 
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -20,15 +20,27 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/ultravisor/beacon/hub/journal"
+	"github.com/ultravisor/beacon/hub/ledger"
 )
 
 // Config bounds a Hub. Its zero value works.
 type Config struct {
 	// Log receives what happens; nil means slog.Default().
 	Log *slog.Logger
-	// Store keeps the work items; nil means in memory, bounded by the fields
-	// below. The hub closes it.
-	Store Store
+	// Journal is where everything is written down; nil means in memory, to end
+	// with the process. The hub closes it.
+	Journal journal.Journal
+	// Settings are those that all hubs of one journal share: bounds, times and
+	// tenants. The hub that was started last decides.
+	Settings ledger.Settings
+	// SnapshotBytes is how much is written down at least between two snapshots;
+	// 0 means 16 MiB.
+	SnapshotBytes int64
+	// URL is where other hubs, and beacons without a connection of their own,
+	// reach this one; may be empty.
+	URL string
 	// DataDir is where uploaded files are kept, in a folder "files", over
 	// restarts. Empty means a private temporary directory that Close removes.
 	DataDir string
@@ -37,20 +49,11 @@ type Config struct {
 	// that is what a web page sends that had its own name point here (DNS
 	// rebinding). Names are compared without port and regardless of case.
 	AllowedHosts []string
-	// HeartbeatTimeout is the silence after which a polling beacon is taken for
-	// gone, and a connected one that does not answer pings; 0 means 60 seconds.
-	HeartbeatTimeout time.Duration
-	// AffinityTTL is how long a key stays with a beacon; 0 means an hour.
-	AffinityTTL time.Duration
-	// QueueLimit and QueueBytes bound what waits or runs, in items and in bytes
-	// of their settings; 0 means 5,000 and 256 MiB. More is refused with 429.
-	QueueLimit int
-	QueueBytes int64
-	// HistoryLimit, HistoryBytes and HistoryAge bound the finished items that
-	// can be asked for; 0 means 10,000, 256 MiB and an hour.
-	HistoryLimit int
-	HistoryBytes int64
-	HistoryAge   time.Duration
+	// ListingGrace is how long what was sent to a beacon may not be among what it
+	// says it has; 0 means 15 seconds. StallTimeout is how long a beacon that once
+	// said what it has may not say so; 0 means 3 minutes.
+	ListingGrace time.Duration
+	StallTimeout time.Duration
 	// FileSize and FileBytes bound one uploaded file and all of them, FileAge
 	// their time; 0 means 4 GiB, 16 GiB and 24 hours.
 	FileSize  int64
@@ -58,16 +61,17 @@ type Config struct {
 	FileAge   time.Duration
 }
 
+func (c *Config) settings() ledger.Settings { return c.Settings }
+
 // A Hub is a coordinator. It is safe for concurrent use.
 type Hub struct {
 	cfg      Config
 	log      *slog.Logger
 	hosts    map[string]bool
-	queue    *queue
+	core     *coordinator
 	files    *files
 	sessions *sessions
 	routes   []route
-	broken   error // of restoring the store; answered to everybody
 
 	ctx    context.Context //nolint:containedctx // ends when Close begins; requests have their own
 	stop   context.CancelFunc
@@ -76,31 +80,20 @@ type Hub struct {
 	active sync.WaitGroup // requests, sockets and the clock
 }
 
-// NewMemory makes a Store in memory within the bounds of a configuration. It
-// outlives the hubs that it is given to: they are one hub that is restarted.
-func NewMemory(cfg Config) Store {
-	return newMemory(memoryLimits{
-		live:      cmp.Or(cfg.QueueLimit, 5000),
-		liveBytes: cmp.Or(cfg.QueueBytes, 256<<20),
-		finished:  cmp.Or(cfg.HistoryLimit, 10_000),
-		doneBytes: cmp.Or(cfg.HistoryBytes, 256<<20),
-		age:       cmp.Or(cfg.HistoryAge, time.Hour),
-	})
-}
-
 // New makes a hub that runs until Close.
 func New(cfg Config) *Hub {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
-	cfg.HeartbeatTimeout = cmp.Or(cfg.HeartbeatTimeout, time.Minute)
-	cfg.AffinityTTL = cmp.Or(cfg.AffinityTTL, time.Hour)
-	if cfg.Store == nil {
-		cfg.Store = NewMemory(cfg)
+	cfg.SnapshotBytes = cmp.Or(cfg.SnapshotBytes, 16<<20)
+	cfg.ListingGrace = cmp.Or(cfg.ListingGrace, 15*time.Second)
+	cfg.StallTimeout = cmp.Or(cfg.StallTimeout, 3*time.Minute)
+	if cfg.Journal == nil {
+		cfg.Journal = journal.NewMemory()
 	}
 	h := &Hub{
 		cfg:      cfg,
 		log:      cfg.Log,
 		hosts:    map[string]bool{},
-		queue:    newQueue(cfg, instanceName()),
+		core:     newCoordinator(cfg),
 		sessions: newSessions(),
 		files: newFiles(cfg.Log, cfg.DataDir, fileLimits{
 			size: cmp.Or(cfg.FileSize, 4<<30), total: cmp.Or(cfg.FileBytes, 16<<30), age: cmp.Or(cfg.FileAge, 24*time.Hour),
@@ -111,39 +104,41 @@ func New(cfg Config) *Hub {
 	}
 	h.routes = h.table()
 	h.ctx, h.stop = context.WithCancel(context.Background())
-	if err := h.queue.restore(h.ctx); err != nil {
-		h.broken = err
-		h.log.Error("the hub cannot use its store and refuses all requests", "error", err)
-	}
-	h.active.Go(h.clock)
+	h.active.Go(func() { h.core.run(h.ctx) })
+	h.active.Go(h.sweep)
 	return h
 }
 
-// instanceName is how this hub is named in what it sends.
-func instanceName() string {
+// Ready waits until the hub has read the journal and takes part in it, and says
+// why it cannot.
+func (h *Hub) Ready(ctx context.Context) error {
+	select {
+	case <-h.core.ready:
+		return h.core.failure()
+	case <-h.ctx.Done():
+		return errClosing
+	case <-ctx.Done():
+		return fmt.Errorf("read the journal: %w", ctx.Err())
+	}
+}
+
+func hostName() string {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
 		host = "hub"
 	}
-	return normalise(host) + "-" + strings.ToLower(rand.Text()[:6])
+	return host
 }
 
-// clock does what is due.
-func (h *Hub) clock() {
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
-	for ticks := 1; ; ticks++ {
+// sweep drops what has expired.
+func (h *Hub) sweep() {
+	minute := time.NewTicker(time.Minute)
+	defer minute.Stop()
+	for {
 		select {
 		case <-h.ctx.Done():
 			return
-		case <-second.C:
-		}
-		h.queue.tick(h.ctx)
-		if ticks%60 != 0 {
-			continue
-		}
-		if err := h.cfg.Store.Sweep(h.ctx); err != nil {
-			h.log.Error("old work items cannot be dropped", "error", err)
+		case <-minute.C:
 		}
 		h.files.sweep()
 		h.sessions.sweep()
@@ -162,8 +157,8 @@ func (h *Hub) Close(ctx context.Context) error {
 	}
 	h.closed = true
 	h.mu.Unlock()
+	h.core.leave(ctx)
 	h.stop()
-	h.queue.unwatch()
 	done := make(chan struct{})
 	go func() {
 		h.active.Wait()
@@ -177,7 +172,7 @@ func (h *Hub) Close(ctx context.Context) error {
 	if err := h.files.close(); err != nil {
 		return fmt.Errorf("close the hub: %w", err)
 	}
-	if err := h.cfg.Store.Close(ctx); err != nil {
+	if err := h.cfg.Journal.Close(ctx); err != nil {
 		return fmt.Errorf("close the hub: %w", err)
 	}
 	return nil
@@ -194,13 +189,17 @@ func (h *Hub) enter() bool {
 	return true
 }
 
+// startTimeout is how long a request waits for a hub that is still reading the
+// journal.
+const startTimeout = 10 * time.Second
+
 // ServeHTTP implements http.Handler. A WebSocket upgrade is a worker's,
 // whatever its path.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	reply := responder{w, http.NewResponseController(w)}
 	reply.limit(0) // an earlier request on this connection may have left one
 	if !h.enter() {
-		reply.problem(http.StatusServiceUnavailable, "ServiceUnavailable", "The hub is shutting down.")
+		reply.problem(http.StatusServiceUnavailable, "ServiceUnavailable", closingText)
 		return
 	}
 	defer h.active.Done()
@@ -208,8 +207,11 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply.problem(http.StatusForbidden, "Forbidden", reason)
 		return
 	}
-	if h.broken != nil {
-		reply.problem(http.StatusServiceUnavailable, "ServiceUnavailable", "The hub cannot use its store; see its log.")
+	starting, cancel := context.WithTimeout(r.Context(), startTimeout)
+	err := h.Ready(starting)
+	cancel()
+	if err != nil {
+		reply.problem(http.StatusServiceUnavailable, "ServiceUnavailable", "The hub cannot use its journal now; its log says why.")
 		return
 	}
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -51,7 +52,7 @@ func decodeMessage(raw []byte) (message, error) {
 }
 
 // completion reads the outcome of WorkComplete.
-func completion(outputs, log json.RawMessage) Outcome {
+func completion(outputs, log json.RawMessage) ledger.Outcome {
 	trimmed := bytes.TrimSpace(outputs)
 	switch {
 	case len(trimmed) == 0 || string(trimmed) == "null":
@@ -59,16 +60,16 @@ func completion(outputs, log json.RawMessage) Outcome {
 	case trimmed[0] != '{': // outputs are named; this one gets the name of the primary value
 		trimmed = append(append([]byte(`{"Result":`), trimmed...), '}')
 	}
-	return Outcome{Status: protocol.StatusComplete, Outputs: trimmed, Log: lines(log)}
+	return ledger.Outcome{Status: protocol.StatusComplete, Outputs: trimmed, Log: lines(log)}
 }
 
 // failure reads the outcome of WorkError.
-func failure(reason, log json.RawMessage) Outcome {
+func failure(reason, log json.RawMessage) ledger.Outcome {
 	text := text(reason)
 	if text == "" {
 		text = "Unknown error"
 	}
-	return Outcome{Status: protocol.StatusError, Error: text, Log: lines(log)}
+	return ledger.Outcome{Status: protocol.StatusError, Error: text, Log: lines(log)}
 }
 
 // A progress is a ProgressData taken apart.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -34,17 +35,17 @@ func FuzzMessage(f *testing.F) {
 		ctx := context.Background()
 		h := New(Config{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 		defer func() { require.NoError(t, h.Close(ctx)) }()
-		s := &socket{wake: make(chan struct{}, 1), stopped: make(chan struct{})}
-		info := protocol.Registration{Name: "w", Capabilities: []string{"A"}, MaxConcurrent: 1}
-		_, err := h.queue.join(ctx, info, "", s)
+		require.NoError(t, h.Ready(ctx))
+		s := newSocket(nil, "")
+		h.core.connect(s)
+		_, err := h.register(protocol.Registration{Name: "w", Capabilities: []string{"A"}, MaxConcurrent: 1}, "", s)
 		require.NoError(t, err)
-		zero := 0.0
 		hash := ""
 		for range 3 {
-			item, _, err := h.queue.submit(ctx, protocol.Submission{Capability: "A", Action: "B", Priority: &zero}, "", nil)
+			item, err := h.submit(&ledger.Spec{Tenant: "default", Capability: "A", Action: "B"}, nil)
 			require.NoError(t, err)
 			if hash == "" {
-				hash = item.WorkItemHash
+				hash = item.Hash
 			}
 		}
 		raw := []byte(frame)
@@ -53,14 +54,16 @@ func FuzzMessage(f *testing.F) {
 				if m.WorkItemHash == "HASH" {
 					m.WorkItemHash = hash
 				}
-				h.handle(ctx, s, m, raw)
+				h.handle(s, m, raw)
 			}
 		}
-		for _, b := range h.queue.list() {
+		require.True(t, s.settled(ctx) || s.ended())
+		for _, b := range h.core.list() {
 			require.LessOrEqual(t, len(b.CurrentWorkItems), b.MaxConcurrent)
 		}
-		record, err := h.cfg.Store.Get(ctx, hash)
+		item, err := h.core.get(hash)
 		require.NoError(t, err)
+		record := item.Record(nil, nil)
 		shown, err := protocol.Encode(record)
 		require.NoError(t, err)
 		require.True(t, json.Valid(shown), "%s", shown)
@@ -72,10 +75,18 @@ func FuzzMessage(f *testing.F) {
 			require.True(t, json.Valid(out))
 			require.True(t, utf8.Valid(out))
 		}
-		h.queue.leave(ctx, s)
-		counts, err := h.cfg.Store.Counts(ctx)
+		// Whoever it is now, its end leaves nothing running where nobody is.
+		h.core.disconnect(s)
+		_, err = h.submit(&ledger.Spec{Tenant: "default", Capability: "Z"}, nil)
 		require.NoError(t, err)
-		require.Zero(t, counts[protocol.StatusRunning], "nothing runs where nobody is")
+		h.core.mu.RLock()
+		defer h.core.mu.RUnlock()
+		for it := range h.core.ledger.Live() {
+			if it.Status == protocol.StatusRunning {
+				require.NotNil(t, h.core.ledger.Beacon(it.Beacon))
+				require.NotZero(t, h.core.ledger.Beacon(it.Beacon).Away)
+			}
+		}
 	})
 }
 
@@ -94,55 +105,4 @@ func FuzzFileName(f *testing.F) {
 		require.NotContains(t, []string{"", ".", ".."}, got)
 		require.True(t, utf8.ValidString(got))
 	})
-}
-
-// What an earlier hub left in a durable store is lined up again.
-func TestRestore(t *testing.T) {
-	ctx := t.Context()
-	limits := memoryLimits{live: 10, liveBytes: 1 << 20, finished: 10, doneBytes: 1 << 20, age: 1 << 40}
-	store := newMemory(limits)
-	for _, hash := range []string{"one", "two", "three"} {
-		_, _, err := store.Add(ctx, protocol.WorkRecord{WorkItemHash: hash, Capability: "A", Action: "B"}, "")
-		require.NoError(t, err)
-	}
-	_, err := store.Take(ctx, "one", "gone")
-	require.NoError(t, err)
-	_, err = store.Finish(ctx, "two", Outcome{Status: protocol.StatusComplete, Outputs: json.RawMessage("{}")})
-	require.NoError(t, err)
-
-	h := New(Config{Store: store, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	defer func() { require.NoError(t, h.Close(ctx)) }()
-	record, err := h.queue.join(ctx, protocol.Registration{Name: "p", Capabilities: []string{"A"}, MaxConcurrent: 5}, "", nil)
-	require.NoError(t, err)
-	for _, want := range []string{"one", "three"} {
-		item, ok := h.queue.poll(ctx, record.BeaconID)
-		require.True(t, ok)
-		require.Equal(t, want, item.WorkItemHash)
-	}
-	_, ok := h.queue.poll(ctx, record.BeaconID)
-	require.False(t, ok)
-}
-
-func TestMemoryBoundsWhatAWorkerWrites(t *testing.T) {
-	ctx := t.Context()
-	m := newMemory(memoryLimits{live: 1, liveBytes: 1 << 20, finished: 1, doneBytes: 1 << 30, age: 1 << 40})
-	_, _, err := m.Add(ctx, protocol.WorkRecord{WorkItemHash: "h"}, "")
-	require.NoError(t, err)
-	line := string(make([]byte, 1<<20))
-	for range 300 {
-		_, err = m.Take(ctx, "h", "b")
-		require.NoError(t, err)
-		_, err = m.Progress(ctx, "h", nil, []string{line})
-		require.NoError(t, err)
-		_, err = m.Release(ctx, "h", "lost")
-		require.NoError(t, err)
-	}
-	item, err := m.Get(ctx, "h")
-	require.NoError(t, err)
-	require.LessOrEqual(t, len(item.AccumulatedLog), 5)
-	require.Equal(t, logCut, item.AccumulatedLog[len(item.AccumulatedLog)-1])
-	events, err := m.Events(ctx, "h")
-	require.NoError(t, err)
-	require.Len(t, events, mostEvents)
-	require.Equal(t, protocol.WorkEnqueued, events[0].EventType)
 }

@@ -48,7 +48,7 @@ func (h *Hub) table() []route {
 		on("POST /1.0/Deauthenticate", h.deauthenticate),
 		on("GET /status", h.status),
 
-		on("POST /Beacon/Register", h.register),
+		on("POST /Beacon/Register", h.registerPoller),
 		on("POST /Beacon/Work/Poll", h.poll),
 		on("POST /Beacon/Work/Complete/Batch", h.completeBatch),
 		on("POST /Beacon/Work/Progress/Batch", h.progressBatch),
@@ -56,7 +56,7 @@ func (h *Hub) table() []route {
 		on("POST /Beacon/Work/:hash/Error", h.fail),
 		on("POST /Beacon/Work/:hash/Progress", h.progress),
 		on("POST /Beacon/Work/:hash/Upload", h.uploadResult),
-		on("POST /Beacon/:id/Heartbeat", h.heartbeat),
+		on("POST /Beacon/:id/Heartbeat", h.heartbeatPoller),
 
 		on("POST /Beacon/Work/Dispatch", h.dispatch),
 		on("POST /Beacon/Work/DispatchStream", h.dispatchStream),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -35,8 +37,13 @@ const mostOutbox = 64 << 20
 type socket struct {
 	conn     *websocket.Conn
 	session  string
-	member   *member // guarded by the queue's mutex; nil until registered
+	link     uint64
+	beacon   string // guarded by the coordinator's mutex; empty until registered
 	lastRead atomic.Int64
+	listed   atomic.Int64  // when the worker last said what it has; 0 if never
+	owed     atomic.Int64  // reports that are not durable yet
+	paid     chan struct{} // owed has become 0
+	room     chan struct{} // holds a token for each
 	wake     chan struct{}
 	stopped  chan struct{} // closed by stop
 
@@ -96,15 +103,85 @@ func (s *socket) take() [][]byte {
 	return out
 }
 
+// mostOwed bounds the reports of one worker that are not durable yet.
+const mostOwed = 1024
+
+func newSocket(conn *websocket.Conn, session string) *socket {
+	return &socket{
+		conn: conn, session: session,
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}), paid: make(chan struct{}, 1), room: make(chan struct{}, mostOwed),
+	}
+}
+
+// settled waits until all that the worker has reported is durable. It is false
+// if that will not be.
+func (s *socket) settled(ctx context.Context) bool {
+	for s.owed.Load() > 0 {
+		select {
+		case <-s.paid:
+		case <-s.stopped:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return !s.ended()
+}
+
+// report writes down what the worker says, without waiting for it to be durable.
+// One that cannot be written ends the connection, so that the worker, whose
+// pings are not answered then, reports it again.
+func (h *Hub) report(s *socket, e ledger.Entry, applied func(ledger.Answer)) {
+	select {
+	case s.room <- struct{}{}:
+	case <-s.stopped:
+		return
+	}
+	s.owed.Add(1)
+	h.core.offer(e, applied, func(err error) {
+		if err != nil {
+			h.log.Warn("what a worker reported is not written down; its connection is closed", "error", err)
+			s.stop(closeAway, "the hub cannot write down what was reported")
+		}
+		<-s.room
+		if s.owed.Add(-1) == 0 {
+			signal(s.paid)
+		}
+	})
+}
+
+// event sends one.
+func (s *socket) event(e event) {
+	raw, err := protocol.Encode(e)
+	if err != nil {
+		panic(fmt.Sprintf("hub: an event does not marshal: %v", err)) // raw JSON in it was checked
+	}
+	s.send(raw)
+}
+
+// cancel tells the worker that an item is not wanted any more.
+func (s *socket) cancel(hash, reason string) {
+	raw, err := protocol.EncodeCancel(protocol.Cancellation{WorkItemHash: hash, Reason: reason})
+	if err == nil { // it is two texts
+		s.send(raw)
+	}
+}
+
 // serveSocket runs one worker's connection to its end.
 func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
+	var s *socket
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		CompressionMode: websocket.CompressionDisabled,
+		// Workers take the answer for a sign that all that they sent before is safe.
+		OnPingReceived: func(ctx context.Context, _ []byte) bool { return s.settled(ctx) },
+	})
 	if err != nil { // it is answered
 		h.log.Debug("websocket upgrade refused", "error", err)
 		return
 	}
 	conn.SetReadLimit(mostResult)
-	s := &socket{conn: conn, session: sessionOf(r), wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	s = newSocket(conn, sessionOf(r))
+	h.core.connect(s)
 	// Reading ends with the connection, never by a context: that would cut off
 	// the close frame that tells the worker why.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.ctx))
@@ -113,7 +190,7 @@ func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 	watching.Go(func() { h.watchOver(ctx, s) })
 	err = h.read(ctx, s)
 	s.stop(closeNormal, "")
-	h.queue.leave(ctx, s)
+	h.core.disconnect(s)
 	// Nor does writing: each frame has its time, and the last one is the reason.
 	writing.Wait()
 	cancel()
@@ -150,7 +227,8 @@ func (h *Hub) write(ctx context.Context, s *socket) {
 // watchOver ends the connection of a worker that neither answers pings nor
 // sends anything, and every connection when the hub closes.
 func (h *Hub) watchOver(ctx context.Context, s *socket) {
-	period := h.cfg.HeartbeatTimeout / 2
+	limit := h.heartbeat()
+	period := limit / 2
 	timer := time.NewTicker(period)
 	defer timer.Stop()
 	for {
@@ -168,10 +246,15 @@ func (h *Hub) watchOver(ctx context.Context, s *socket) {
 		unhook()
 		cancel()
 		silent := time.Since(time.Unix(0, s.lastRead.Load()))
-		if err != nil && h.ctx.Err() == nil && ctx.Err() == nil && silent > h.cfg.HeartbeatTimeout {
+		if err != nil && h.ctx.Err() == nil && ctx.Err() == nil && silent > limit {
 			h.log.Warn("worker does not answer and is taken for gone", "silent", silent)
 			_ = s.conn.CloseNow()
 			s.stop(closePolicy, "no answer")
+			return
+		}
+		if listed := s.listed.Load(); listed != 0 && time.Since(time.Unix(0, listed)) > h.cfg.StallTimeout {
+			h.log.Warn("worker has not said for long what it has and is taken for stalled", "since", time.Since(time.Unix(0, listed)))
+			s.stop(closePolicy, "no heartbeat")
 			return
 		}
 	}
@@ -207,7 +290,7 @@ func (h *Hub) read(ctx context.Context, s *socket) error {
 		}
 		in := noted{frame, &s.lastRead}
 		if kind == websocket.MessageBinary {
-			if err := h.receive(ctx, s, pending, in); err != nil {
+			if err := h.receive(s, pending, in); err != nil {
 				return err
 			}
 			pending = nil
@@ -231,39 +314,51 @@ func (h *Hub) read(ctx context.Context, s *socket) error {
 			pending = &announced{m.WorkItemHash, m.OutputFilename, m.OutputSize}
 			continue
 		}
-		h.handle(ctx, s, m, raw)
+		h.handle(s, m, raw)
 	}
 }
 
 // handle does what a message asks for. As on the real server there is no answer
 // to most of them, and unknown ones are ignored.
-func (h *Hub) handle(ctx context.Context, s *socket, m message, raw []byte) {
-	var err error
+func (h *Hub) handle(s *socket, m message, raw []byte) {
+	refused := func(a ledger.Answer) {
+		if a.Err != nil {
+			h.log.Info("message not accepted", "action", m.Action, "item", beacon.Excerpt(m.WorkItemHash, 200), "error", a.Err)
+		}
+	}
 	switch m.Action {
 	case protocol.ActionRegister:
-		h.join(ctx, s, raw)
+		h.join(s, raw)
 	case protocol.ActionHeartbeat:
-		h.queue.heartbeatSocket(s)
+		h.socketHeartbeat(s, raw)
 	case protocol.ActionComplete:
-		err = h.queue.report(ctx, m.WorkItemHash, completion(m.Outputs, m.Log), h.queue.of(s))
+		h.report(s, h.finish(m.WorkItemHash, completion(m.Outputs, m.Log), h.core.beaconOf(s), ""), refused)
 	case protocol.ActionError:
-		err = h.queue.report(ctx, m.WorkItemHash, failure(m.ErrorMessage, m.Log), h.queue.of(s))
+		h.report(s, h.finish(m.WorkItemHash, failure(m.ErrorMessage, m.Log), h.core.beaconOf(s), ""), refused)
 	case protocol.ActionProgress:
-		var p progress
-		if p, err = decodeProgress(m.ProgressData); err == nil {
-			err = h.queue.progress(ctx, m.WorkItemHash, p, h.queue.of(s))
+		p, err := decodeProgress(m.ProgressData)
+		if err != nil {
+			h.log.Info("message not accepted", "action", m.Action, "item", beacon.Excerpt(m.WorkItemHash, 200), "error", err)
+			return
+		}
+		for _, e := range h.progressEntries(m.WorkItemHash, p, h.core.beaconOf(s), "") {
+			h.report(s, e, refused)
 		}
 	case protocol.ActionDeregister:
-		h.queue.deregisterSocket(ctx, s)
+		if id := h.core.beaconOf(s); id != "" {
+			h.report(s, ledger.Entry{Leave: &ledger.Leave{Beacon: id, Link: s.link, Reason: "beacon " + id + " was deregistered"}}, func(ledger.Answer) {
+				s.event(event{EventType: protocol.EventDeregistered})
+			})
+			return
+		}
+		s.event(event{EventType: protocol.EventDeregistered})
 	default:
 		h.log.Debug("message ignored", "action", beacon.Excerpt(m.Action, 80))
 	}
-	if err != nil {
-		h.log.Info("message not accepted", "action", m.Action, "item", beacon.Excerpt(m.WorkItemHash, 200), "error", err)
-	}
 }
 
-func (h *Hub) join(ctx context.Context, s *socket, raw []byte) {
+// join registers the beacon that a socket is.
+func (h *Hub) join(s *socket, raw []byte) {
 	var info protocol.Registration
 	err := json.Unmarshal(raw, &info)
 	if err == nil && len(raw) > mostBody {
@@ -273,27 +368,24 @@ func (h *Hub) join(ctx context.Context, s *socket, raw []byte) {
 		if info.Name == "" {
 			info.Name = "unnamed"
 		}
-		_, err = h.queue.join(ctx, info, s.session, s)
+		_, err = h.register(info, s.session, s)
 	}
 	if err == nil {
 		return
 	}
 	h.log.Warn("registration rejected", "error", err)
-	frame, encodeErr := protocol.Encode(event{EventType: protocol.EventRejected, Reason: err.Error()})
-	if encodeErr == nil {
-		s.send(frame)
-	}
+	s.event(event{EventType: protocol.EventRejected, Reason: err.Error()})
 	s.stop(closeReject, "Beacon admission denied")
 }
 
 // receive takes a binary frame: the announced file, or nothing that is wanted.
-func (h *Hub) receive(ctx context.Context, s *socket, pending *announced, in io.Reader) error {
+func (h *Hub) receive(s *socket, pending *announced, in io.Reader) error {
 	if pending == nil {
 		_, err := io.Copy(io.Discard, in)
 		return err
 	}
 	broken := &broken{r: in}
-	err := h.attach(ctx, pending.hash, pending.name, broken, int64(pending.size))
+	err := h.attach(pending.hash, pending.name, broken, int64(pending.size))
 	if broken.err != nil {
 		return broken.err
 	}

@@ -33,13 +33,13 @@ func (h *Hub) dispatchStream(reply responder, r *http.Request, _ []string) {
 		switch {
 		case n.overflow:
 			out.failure(protocol.Dispatched{
-				WorkItemHash: item.WorkItemHash, Log: []string{},
-				Error: "The stream was read too slowly and has lost data. The result will be at /Beacon/Work/" + item.WorkItemHash + ".",
+				WorkItemHash: item.Hash, Log: []string{},
+				Error: "The stream was read too slowly and has lost data. The result will be at /Beacon/Work/" + item.Hash + ".",
 			})
 		case n.item != nil:
-			out.outcome(*n.item)
+			out.outcome(h.dispatched(n.item))
 		case n.aborted:
-			out.failure(protocol.Dispatched{WorkItemHash: item.WorkItemHash, Log: []string{}, Error: closingText})
+			out.failure(protocol.Dispatched{WorkItemHash: item.Hash, Log: []string{}, Error: closingText})
 		default:
 			return true
 		}
@@ -81,14 +81,13 @@ func (f frames) progress(p progress) bool {
 
 // outcome ends the stream. The output file, if there is one, comes as bytes
 // before the result and not in it.
-func (f frames) outcome(item protocol.WorkRecord) {
-	result := dispatched(item)
+func (f frames) outcome(result protocol.Dispatched) {
 	if !result.Success {
 		f.failure(result)
 		return
 	}
 	var outputs map[string]json.RawMessage
-	if json.Unmarshal(item.Outputs, &outputs) == nil {
+	if json.Unmarshal(result.Outputs, &outputs) == nil {
 		data, err := base64.StdEncoding.DecodeString(text(outputs["OutputData"]))
 		if err == nil && len(data) > 0 {
 			for len(data) > 0 {

@@ -1,18 +1,23 @@
 package hub
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hub/journal"
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -55,17 +60,92 @@ func submission(reply responder, r *http.Request) (protocol.Submission, bool) {
 	if s.Settings == nil {
 		s.Settings = beacon.Settings{}
 	}
-	if s.TimeoutMs <= 0 {
-		s.TimeoutMs = protocol.DefaultTimeoutMs
-	}
-	if s.Priority == nil { // the real server takes it from the settings, too
-		priority, err := strconv.ParseFloat(s.Settings.Text("priority"), 64)
-		if err != nil || math.IsNaN(priority) || math.IsInf(priority, 0) {
-			priority = 0
-		}
+	if s.Priority == nil { // what the real server takes from the settings, too
+		priority := fallback(s.Settings, 0, "priority", "Priority")
 		s.Priority = &priority
 	}
+	if s.TimeoutMs <= 0 {
+		s.TimeoutMs = max(0, fallback(s.Settings, protocol.DefaultTimeoutMs, "timeoutMs", "TimeoutMs"))
+	}
+	if s.TimeoutMs == 0 {
+		s.TimeoutMs = protocol.DefaultTimeoutMs
+	}
+	if s.MaxAttempts <= 0 {
+		s.MaxAttempts = int(fallback(s.Settings, 1, "maxRetries", "MaxAttempts"))
+	}
+	s.MaxAttempts = min(max(s.MaxAttempts, 1), mostAttempts)
+	if s.RetryBackoffMs <= 0 {
+		s.RetryBackoffMs = int64(fallback(s.Settings, usualBackoff, "retryBackoffMs", "RetryBackoffMs"))
+	}
+	s.RetryBackoffMs = min(max(s.RetryBackoffMs, 0), mostDelay)
+	if s.DelayMs < 0 || s.DelayMs > mostDelay || s.NotBefore.After(time.Now().Add(mostDelay*time.Millisecond)) {
+		reply.refuse(http.StatusBadRequest, "DelayMs and NotBefore must lie within a year from now.")
+		return s, false
+	}
 	return s, true
+}
+
+const (
+	mostAttempts = 1000
+	usualBackoff = 5000                   // milliseconds, as on the real server
+	mostDelay    = 365 * 24 * 3600 * 1000 // milliseconds
+)
+
+// fallback is the number that a setting has, the first of those that are there.
+func fallback(settings beacon.Settings, otherwise float64, names ...string) float64 {
+	for _, name := range names {
+		n, err := strconv.ParseFloat(settings.Text(name), 64)
+		if err == nil && !math.IsNaN(n) && math.Abs(n) <= 1e15 {
+			return n
+		}
+	}
+	return otherwise
+}
+
+// spec is a submission the way it is written down.
+func spec(s protocol.Submission, key string) (*ledger.Spec, error) {
+	settings, err := protocol.Encode(s.Settings)
+	if err != nil {
+		return nil, err
+	}
+	out := &ledger.Spec{
+		Tenant: beacon.DefaultTenant, Capability: s.Capability, Action: s.Action, Settings: settings,
+		AffinityKey: s.AffinityKey, OnlyMatch: s.RequireAffinityMatch && s.AffinityKey != "",
+		TimeoutMs: s.TimeoutMs, Priority: *s.Priority, Attempts: s.MaxAttempts, BackoffMs: s.RetryBackoffMs, DelayMs: s.DelayMs,
+		RunID: s.RunID, RunHash: s.RunHash, NodeHash: s.NodeHash, OperationHash: s.OperationHash,
+		SubmitterTag: s.SubmitterTag, Metadata: s.Metadata, Key: key,
+	}
+	if !s.NotBefore.IsZero() {
+		out.NotBefore = s.NotBefore.UnixMilli()
+	}
+	if key != "" {
+		sum := sha256.New()
+		for _, part := range []string{s.Capability, s.Action, s.AffinityKey, string(settings)} {
+			fmt.Fprintf(sum, "%d:%s", len(part), part)
+		}
+		out.Digest = hex.EncodeToString(sum.Sum(nil)[:16])
+	}
+	return out, nil
+}
+
+// submit hands in an item. A watcher sees all that happens to it.
+func (h *Hub) submit(s *ledger.Spec, w *watcher) (ledger.Item, error) {
+	var item ledger.Item
+	var refused error
+	err := h.core.propose(ledger.Entry{Submit: &ledger.Submit{Spec: s}}, func(a ledger.Answer) {
+		refused = a.Err
+		if a.Item == nil {
+			return
+		}
+		item = a.Item.Copy()
+		if w != nil && refused == nil {
+			h.core.watch(item.Hash, w)
+		}
+	})
+	if err == nil {
+		err = refused
+	}
+	return item, err
 }
 
 // refuse answers a submitter.
@@ -76,13 +156,22 @@ func (p responder) refuse(status int, message string) {
 	p.json(status, map[string]any{"Success": false, "Error": message})
 }
 
-// notTaken answers a submission that the queue refused.
+// notTaken answers a submission that was refused.
 func (h *Hub) notTaken(reply responder, err error) {
 	switch {
-	case errors.Is(err, errNoBeacons):
-		reply.refuse(http.StatusServiceUnavailable, err.Error())
-	case errors.Is(err, ErrFull):
+	case errors.Is(err, ledger.ErrNoBeacons):
+		reply.refuse(http.StatusServiceUnavailable, "No Beacon workers are registered.")
+	case errors.Is(err, ledger.ErrFull):
 		reply.refuse(http.StatusTooManyRequests, "The queue is full. Try again later.")
+	case errors.Is(err, ledger.ErrTenantFull):
+		reply.refuse(http.StatusTooManyRequests, "The queue of this tenant is full. Try again later.")
+	case errors.Is(err, ledger.ErrConflict):
+		reply.refuse(http.StatusConflict, "This "+protocol.IdempotencyHeader+" was used for another work item. Use a new key for new work.")
+	case errors.Is(err, journal.ErrTooLarge):
+		reply.refuse(http.StatusRequestEntityTooLarge, "The work item is too large.")
+	case errors.Is(err, journal.ErrFull):
+		h.log.Error("work item refused: there is no room on the disk", "error", err)
+		reply.refuse(http.StatusInsufficientStorage, "The hub has no room on its disk for more work. What it has taken is safe.")
 	default:
 		h.log.Error("work item not stored", "error", err)
 		reply.refuse(http.StatusServiceUnavailable, "The work item cannot be stored now.")
@@ -99,71 +188,73 @@ func (h *Hub) enqueue(reply responder, r *http.Request, _ []string) {
 	if !ok {
 		return
 	}
-	item, existed, err := h.queue.submit(r.Context(), s, key, nil)
+	what, err := spec(s, key)
 	if err != nil {
 		h.notTaken(reply, err)
 		return
 	}
-	if existed && !same(s, item) {
-		reply.refuse(http.StatusConflict, "This "+protocol.IdempotencyHeader+" was used for another work item. Use a new key for new work.")
+	item, err := h.submit(what, nil)
+	if err != nil {
+		h.notTaken(reply, err)
 		return
 	}
 	reply.json(http.StatusOK, protocol.Enqueued{
-		Success: true, RunID: item.RunID, WorkItemHash: item.WorkItemHash,
-		Status: item.Status, EnqueuedAt: item.EnqueuedAt, Priority: item.Priority,
+		Success: true, RunID: item.Spec.RunID, WorkItemHash: item.Hash,
+		Status: item.Status, EnqueuedAt: protocol.Timestamp{Time: time.UnixMilli(item.Enqueued)}, Priority: item.Spec.Priority,
 	})
 }
 
-// same reports whether a submission asks for what an item is.
-func same(s protocol.Submission, item protocol.WorkRecord) bool {
-	if s.Capability != item.Capability || s.Action != item.Action || s.AffinityKey != item.AffinityKey || len(s.Settings) != len(item.Settings) {
-		return false
-	}
-	for name, value := range s.Settings {
-		if !bytes.Equal(value, item.Settings[name]) {
-			return false
-		}
-	}
-	return true
-}
-
 // begin hands in an item that its submitter waits for. Such items belong to no
-// run.
-func (h *Hub) begin(reply responder, r *http.Request, live bool) (protocol.WorkRecord, *watcher, bool) {
+// run and begin at once.
+func (h *Hub) begin(reply responder, r *http.Request, live bool) (ledger.Item, *watcher, bool) {
 	s, ok := submission(reply, r)
 	if !ok {
-		return protocol.WorkRecord{}, nil, false
+		return ledger.Item{}, nil, false
 	}
-	s.RunID, s.RunHash, s.NodeHash, s.OperationHash = "", "", "", ""
+	s.RunID, s.RunHash, s.NodeHash, s.OperationHash, s.DelayMs, s.NotBefore = "", "", "", "", 0, protocol.Timestamp{}
 	w := newWatcher(live)
-	item, _, err := h.queue.submit(r.Context(), s, "", w)
+	what, err := spec(s, "")
+	var item ledger.Item
+	if err == nil {
+		what.Waited, what.Live = true, live
+		item, err = h.submit(what, w)
+	}
 	if err != nil {
 		h.notTaken(reply, err)
-		return protocol.WorkRecord{}, nil, false
+		return ledger.Item{}, nil, false
 	}
 	return item, w, true
 }
 
 // follow calls see with all that happens to an item until see returns false. An
-// item that takes too long ends for its submitter; the beacon goes on. When the
-// submitter goes away it returns as well.
-func (h *Hub) follow(ctx context.Context, item protocol.WorkRecord, w *watcher, see func(news) bool) {
-	timer := time.NewTimer(milliseconds(item.TimeoutMs))
+// item that takes too long ends for its submitter by itself. When the submitter
+// goes away, follow returns as well.
+func (h *Hub) follow(ctx context.Context, item ledger.Item, w *watcher, see func(news) bool) {
+	defer h.core.unwatch(item.Hash, w)
+	// Should the hub be cut off from its journal, nobody would end it.
+	timer := time.NewTimer(milliseconds(item.Spec.TimeoutMs) + commitTimeout)
 	defer timer.Stop()
 	for {
 		select {
 		case <-w.wake:
-			if !see(w.look()) {
-				h.queue.abandon(ctx, item.WorkItemHash, w)
-				return
+			if see(w.look()) {
+				continue
 			}
 		case <-timer.C:
-			h.queue.expire(ctx, item.WorkItemHash, item.TimeoutMs)
+			w.abort()
+			continue
 		case <-ctx.Done():
-			h.queue.abandon(ctx, item.WorkItemHash, w)
-			return
 		}
+		break
 	}
+	if now, err := h.core.get(item.Hash); err == nil && !now.Final() {
+		h.core.offer(ledger.Entry{Abandon: &ledger.Abandon{Hash: item.Hash, Reason: "the submitter went away"}}, nil, func(error) {})
+	}
+}
+
+// milliseconds is a Duration of at most a year.
+func milliseconds(ms float64) time.Duration {
+	return time.Duration(min(ms, mostDelay) * float64(time.Millisecond))
 }
 
 func (h *Hub) dispatch(reply responder, r *http.Request, _ []string) {
@@ -178,7 +269,7 @@ func (h *Hub) dispatch(reply responder, r *http.Request, _ []string) {
 			if n.item.Status != protocol.StatusComplete {
 				status = http.StatusInternalServerError
 			}
-			reply.json(status, dispatched(*n.item))
+			reply.json(status, h.dispatched(n.item))
 		case n.aborted:
 			reply.refuse(http.StatusServiceUnavailable, closingText)
 		default:
@@ -191,10 +282,11 @@ func (h *Hub) dispatch(reply responder, r *http.Request, _ []string) {
 const closingText = "The hub is shutting down."
 
 // dispatched is what a submitter who waits gets.
-func dispatched(item protocol.WorkRecord) protocol.Dispatched {
+func (h *Hub) dispatched(item *ledger.Item) protocol.Dispatched {
+	record := item.Record(nil, nil)
 	d := protocol.Dispatched{
-		Success: item.Status == protocol.StatusComplete, WorkItemHash: item.WorkItemHash,
-		Outputs: item.Outputs, Log: item.Log, Error: item.Error,
+		Success: item.Status == protocol.StatusComplete, WorkItemHash: item.Hash,
+		Outputs: record.Outputs, Log: record.Log, Error: record.Error,
 	}
 	if d.Log == nil {
 		d.Log = []string{}
@@ -209,20 +301,20 @@ func (h *Hub) cancel(reply responder, r *http.Request, args []string) {
 	if !reply.body(r, mostBody, &body) {
 		return
 	}
-	item, err := h.queue.cancel(r.Context(), args[0], beacon.Excerpt(body.Reason, longestKey))
+	item, err := h.core.item(ledger.Entry{Cancel: &ledger.Cancel{Hash: args[0], Reason: beacon.Excerpt(body.Reason, longestKey)}})
 	if err != nil {
 		h.notFound(reply, args[0], err)
 		return
 	}
 	canceled := item.Status == protocol.StatusCanceled
 	reply.json(http.StatusOK, protocol.Canceled{
-		Success: canceled || !protocol.Final(item.Status), WorkItemHash: item.WorkItemHash,
-		Canceled: canceled, CancelRequested: item.CancelRequested && !canceled, Status: item.Status,
+		Success: canceled || !item.Final(), WorkItemHash: item.Hash,
+		Canceled: canceled, CancelRequested: item.CancelAsked && !canceled, Status: item.Status,
 	})
 }
 
 func (h *Hub) notFound(reply responder, hash string, err error) {
-	if !errors.Is(err, ErrNotFound) {
+	if !errors.Is(err, ledger.ErrNotFound) {
 		h.log.Error("work item not read", "item", hash, "error", err)
 		reply.refuse(http.StatusServiceUnavailable, "The work item cannot be read now.")
 		return
@@ -231,37 +323,37 @@ func (h *Hub) notFound(reply responder, hash string, err error) {
 }
 
 func (h *Hub) work(reply responder, r *http.Request, args []string) {
-	item, err := h.cfg.Store.Get(r.Context(), args[0])
+	item, err := h.core.get(args[0])
 	if err != nil {
 		h.notFound(reply, args[0], err)
 		return
 	}
-	reply.json(http.StatusOK, item)
+	reply.json(http.StatusOK, item.Record(nil, nil))
 }
 
 func (h *Hub) events(reply responder, r *http.Request, args []string) {
-	events, err := h.cfg.Store.Events(r.Context(), args[0])
+	item, err := h.core.get(args[0])
 	if err != nil {
 		h.notFound(reply, args[0], err)
 		return
 	}
-	reply.json(http.StatusOK, map[string]any{"WorkItemHash": args[0], "Events": events})
+	reply.json(http.StatusOK, map[string]any{"WorkItemHash": args[0], "Events": item.History()})
 }
 
 func (h *Hub) listWork(reply responder, r *http.Request, _ []string) {
-	items, err := h.cfg.Store.Live(r.Context())
-	if err != nil {
-		h.notFound(reply, "*", err)
-		return
-	}
 	// One by one: together they may be as large as the queue may be.
+	hashes := h.core.live()
 	reply.w.Header().Set("Content-Type", "application/json")
 	reply.w.Header().Set("X-Content-Type-Options", "nosniff")
 	separator := []byte("[")
-	for _, item := range items {
-		raw, err := protocol.Encode(item)
+	for _, hash := range hashes {
+		item, err := h.core.get(hash)
+		if err != nil || item.Final() {
+			continue // it has ended meanwhile
+		}
+		raw, err := protocol.Encode(item.Record(nil, nil))
 		if err != nil {
-			h.log.Error("work item cannot be encoded", "item", item.WorkItemHash, "error", err)
+			h.log.Error("work item cannot be encoded", "item", hash, "error", err)
 			continue
 		}
 		reply.limit(sendTimeout)
@@ -279,29 +371,29 @@ func (h *Hub) listWork(reply responder, r *http.Request, _ []string) {
 }
 
 func (h *Hub) capabilities(reply responder, _ *http.Request, _ []string) {
-	beacons := h.queue.list()
+	beacons := h.core.list()
 	names := []string{}
 	for _, b := range beacons {
 		names = append(names, b.Capabilities...)
 	}
 	slices.Sort(names)
 	reply.json(http.StatusOK, map[string]any{
-		"Capabilities": slices.Compact(names), "BeaconCount": len(beacons), "ActionCatalog": h.queue.catalog(""),
+		"Capabilities": slices.Compact(names), "BeaconCount": len(beacons), "ActionCatalog": h.core.catalog(""),
 	})
 }
 
 func (h *Hub) listActions(reply responder, r *http.Request, _ []string) {
-	reply.json(http.StatusOK, map[string]any{"Actions": h.queue.catalog(r.URL.Query().Get("Capability"))})
+	reply.json(http.StatusOK, map[string]any{"Actions": h.core.catalog(r.URL.Query().Get("Capability"))})
 }
 
 func (h *Hub) affinity(reply responder, _ *http.Request, _ []string) {
-	reply.json(http.StatusOK, h.queue.affinities())
+	reply.json(http.StatusOK, h.core.affinities())
 }
 
 // bucket is the word that the queue view has for a state.
 func bucket(status string) string {
 	switch status {
-	case protocol.StatusPending:
+	case protocol.StatusPending, protocol.StatusScheduled, protocol.StatusRetryScheduled:
 		return "Upcoming"
 	case protocol.StatusRunning:
 		return "InProgress"
@@ -311,78 +403,107 @@ func bucket(status string) string {
 	return "Errored"
 }
 
+// live lists the hashes of items that are not final, oldest first.
+func (c *coordinator) live() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	n, _, _ := c.ledger.Sizes()
+	out := make([]string, 0, n)
+	for it := range c.ledger.Live() {
+		out = append(out, it.Hash)
+	}
+	return out
+}
+
 // queueView shows the queue in short: counts, and items without what is large.
 func (h *Hub) queueView(reply responder, r *http.Request, _ []string) {
 	query := r.URL.Query()
-	limit := 100
-	if asked := query.Get("limit"); asked != "" {
-		n, err := strconv.Atoi(asked)
-		if err != nil || n < 1 || n > 1000 {
-			reply.error(http.StatusBadRequest, "limit must be a number from 1 to 1000.")
-			return
-		}
-		limit = n
+	limit, ok := reply.limitOf(query)
+	if !ok {
+		return
 	}
-	counts, err := h.cfg.Store.Counts(r.Context())
-	if err == nil {
-		err = h.showQueue(reply, r.Context(), counts, query.Get("bucket"), strings.Contains(query.Get("include"), "history"), limit)
-	}
-	if err != nil {
-		h.notFound(reply, "*", err)
-	}
+	reply.json(http.StatusOK, h.core.queueView(query.Get("bucket"), strings.Contains(query.Get("include"), "history"), limit))
 }
 
-func (h *Hub) showQueue(reply responder, ctx context.Context, counts map[string]int, only string, history bool, limit int) error { //nolint:revive // a responder comes first everywhere
-	live, err := h.cfg.Store.Live(ctx)
-	if err != nil {
-		return err
+// limitOf is how many items a view may show.
+func (p responder) limitOf(query url.Values) (int, bool) {
+	asked := query.Get("limit")
+	if asked == "" {
+		return 100, true
 	}
+	n, err := strconv.Atoi(asked)
+	if err != nil || n < 1 || n > 1000 {
+		p.error(http.StatusBadRequest, "limit must be a number from 1 to 1000.")
+		return 0, false
+	}
+	return n, true
+}
+
+func (c *coordinator) queueView(only string, history bool, limit int) map[string]any {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	buckets := map[string]int{"Upcoming": 0, "InProgress": 0, "Stalled": 0, "Completed": 0, "Errored": 0}
-	for status, n := range counts {
+	for status, n := range c.ledger.Counts() {
 		buckets[bucket(status)] += n
 	}
 	byCapability := map[string]map[string]int{}
 	items := []protocol.WorkRecord{}
-	for _, item := range live {
-		of := byCapability[item.Capability]
+	for it := range c.ledger.Live() {
+		of := byCapability[it.Spec.Capability]
 		if of == nil {
 			of = map[string]int{"Upcoming": 0, "InProgress": 0}
-			byCapability[item.Capability] = of
+			byCapability[it.Spec.Capability] = of
 		}
-		of[bucket(item.Status)]++
-		if len(items) < limit && (only == "" || strings.EqualFold(only, bucket(item.Status))) {
-			items = append(items, short(item))
+		in := bucket(it.Status)
+		of[in]++
+		// What is at a beacon that is away is not lost yet, and not moving either.
+		if b := c.ledger.Beacon(it.Beacon); in == "InProgress" && b != nil && b.Away != 0 {
+			buckets["InProgress"]--
+			buckets["Stalled"]++
+			in = "Stalled"
+		}
+		if len(items) < limit && (only == "" || strings.EqualFold(only, in)) {
+			items = append(items, short(it))
 		}
 	}
 	var past []protocol.WorkRecord // null unless asked for
+	if history {
+		past = []protocol.WorkRecord{}
+	}
 	finished := strings.EqualFold(only, "Completed") || strings.EqualFold(only, "Errored")
 	if history || finished {
-		all, err := h.cfg.Store.History(ctx, limit)
-		if err != nil {
-			return err
-		}
-		for _, item := range all {
-			if finished && strings.EqualFold(only, bucket(item.Status)) {
-				items = append(items, short(item))
+		for _, all := range []iter.Seq[*ledger.Item]{c.ledger.Finished(), c.ledger.Dead()} {
+			n := 0
+			for it := range all {
+				if n++; n > limit {
+					break
+				}
+				if finished && strings.EqualFold(only, bucket(it.Status)) {
+					items = append(items, short(it))
+				}
+				if history {
+					past = append(past, short(it))
+				}
 			}
-			if history {
-				past = append(past, short(item))
-			}
-		}
-		if history && past == nil {
-			past = []protocol.WorkRecord{}
 		}
 	}
-	reply.json(http.StatusOK, map[string]any{
+	return map[string]any{
 		"Summary": map[string]any{"At": protocol.Timestamp{Time: time.Now()}, "Buckets": buckets, "ByCapability": byCapability},
 		"Items":   items,
 		"History": past,
-	})
-	return nil
+	}
 }
 
 // short leaves out what may be large.
-func short(item protocol.WorkRecord) protocol.WorkRecord {
-	item.Settings, item.Metadata, item.Outputs, item.Log, item.AccumulatedLog = nil, nil, nil, nil, []string{}
-	return item
+func short(it *ledger.Item) protocol.WorkRecord {
+	item := *it
+	spec := *it.Spec
+	spec.Settings, spec.Metadata = nil, nil
+	item.Spec, item.Log = &spec, nil
+	if item.Outcome != nil {
+		item.Outcome = &ledger.Outcome{Status: item.Outcome.Status, Error: item.Outcome.Error}
+	}
+	record := item.Record(nil, nil)
+	record.Settings = nil
+	return record
 }

@@ -3,7 +3,7 @@ package hub
 import (
 	"sync"
 
-	"github.com/ultravisor/beacon/protocol"
+	"github.com/ultravisor/beacon/hub/ledger"
 )
 
 // Bounds on what waits for a reader of a DispatchStream who is slower than the
@@ -22,7 +22,7 @@ type watcher struct {
 	mu       sync.Mutex
 	updates  []progress
 	bytes    int
-	item     *protocol.WorkRecord
+	item     *ledger.Item
 	aborted  bool
 	overflow bool
 }
@@ -34,9 +34,9 @@ func newWatcher(live bool) *watcher {
 // news is what has happened since the last look.
 type news struct {
 	updates  []progress
-	item     *protocol.WorkRecord // final
-	aborted  bool                 // the hub closes
-	overflow bool                 // bytes were lost
+	item     *ledger.Item // final
+	aborted  bool         // the hub closes
+	overflow bool         // bytes were lost
 }
 
 func (w *watcher) look() news {
@@ -63,7 +63,7 @@ func (w *watcher) progress(p progress) {
 	})
 }
 
-func (w *watcher) end(item protocol.WorkRecord) { w.tell(func() { w.item = &item }) }
+func (w *watcher) end(item ledger.Item) { w.tell(func() { w.item = &item }) }
 
 func (w *watcher) abort() { w.tell(func() { w.aborted = true }) }
 

@@ -1,14 +1,18 @@
 package hub
 
 import (
-	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -23,7 +27,7 @@ func (h *Hub) status(reply responder, _ *http.Request, _ []string) {
 	})
 }
 
-func (h *Hub) register(reply responder, r *http.Request, _ []string) {
+func (h *Hub) registerPoller(reply responder, r *http.Request, _ []string) {
 	var info protocol.Registration
 	if !reply.body(r, mostBody, &info) {
 		return
@@ -32,15 +36,22 @@ func (h *Hub) register(reply responder, r *http.Request, _ []string) {
 		reply.error(http.StatusBadRequest, "Name and Capabilities are required.")
 		return
 	}
-	record, err := h.queue.join(r.Context(), info, sessionOf(r), nil)
-	switch {
-	case beacon.CodeOf(err) == beacon.Rejected:
+	record, err := h.register(info, sessionOf(r), nil)
+	switch code := beacon.CodeOf(err); {
+	case code == beacon.Rejected || code == beacon.Unreachable:
 		reply.error(http.StatusServiceUnavailable, err.Error())
 	case err != nil:
 		reply.error(http.StatusBadRequest, err.Error())
 	default:
 		reply.json(http.StatusOK, record)
 	}
+}
+
+// A polled answer is what a beacon that asks for work gets. What it should stop
+// is ours, and left out when there is nothing.
+type polled struct {
+	WorkItem          *protocol.WorkItem      `json:"WorkItem"`
+	CanceledWorkItems []protocol.Cancellation `json:"CanceledWorkItems,omitempty"`
 }
 
 func (h *Hub) poll(reply responder, r *http.Request, _ []string) {
@@ -57,38 +68,107 @@ func (h *Hub) poll(reply responder, r *http.Request, _ []string) {
 	if r.Context().Err() != nil { // who asked is gone, and would lose the item
 		return
 	}
-	item, ok := h.queue.poll(r.Context(), body.BeaconID)
-	if !ok {
-		reply.json(http.StatusOK, map[string]any{"WorkItem": nil})
-		return
-	}
-	reply.json(http.StatusOK, map[string]any{"WorkItem": item})
+	reply.json(http.StatusOK, polled{h.next(body.BeaconID), h.core.unwanted(body.BeaconID)})
 }
 
-func (h *Hub) heartbeat(reply responder, r *http.Request, args []string) {
-	// A list of active items may come along; it has no meaning yet.
-	if !reply.body(r, mostBody, &map[string]json.RawMessage{}) {
-		return
+// next gives a beacon an item; nil when there is none for it.
+func (h *Hub) next(id string) *protocol.WorkItem {
+	h.core.mu.RLock()
+	known, has := h.core.ledger.Beacon(id) != nil, h.core.ledger.Has(id)
+	h.core.mu.RUnlock()
+	if known {
+		h.core.heard(id)
 	}
-	record, err := h.queue.heartbeat(args[0])
+	if !has { // the usual answer costs no entry
+		return nil
+	}
+	var given *protocol.WorkItem
+	err := h.core.propose(ledger.Entry{Poll: &ledger.Poll{Beacon: id}}, func(a ledger.Answer) {
+		if a.Item != nil {
+			item := wireItem(a.Item, h.core.name)
+			given = &item
+		}
+	})
 	if err != nil {
-		reply.error(http.StatusNotFound, "Beacon ["+args[0]+"] not found.")
+		h.log.Warn("a poll is not answered with an item", "beacon", beacon.Excerpt(id, longestName), "error", err)
+		return nil
+	}
+	return given
+}
+
+// wireItem is an item the way workers get it: with the queue's metadata twice,
+// as the real server sends it.
+func wireItem(it *ledger.Item, hub string) protocol.WorkItem {
+	s := it.Spec
+	item := protocol.WorkItem{
+		WorkItemHash: it.Hash, RunID: s.RunID, Capability: s.Capability, Action: s.Action,
+		OperationHash: s.OperationHash, TimeoutMs: s.TimeoutMs, AttemptNumber: it.Attempt,
+		Settings: beacon.Settings{},
+	}
+	if len(s.Settings) > 0 {
+		_ = json.Unmarshal(s.Settings, &item.Settings) // it was an object when it was taken in
+	}
+	meta, err := protocol.Encode(protocol.QueueMetadata{
+		RunID: s.RunID, WorkItemHash: it.Hash, EnqueuedAt: protocol.Timestamp{Time: time.UnixMilli(it.Enqueued)},
+		DispatchedAt: protocol.Timestamp{Time: time.UnixMilli(it.Dispatched)},
+		QueueWaitMs:  it.WaitMs, AttemptNumber: it.Attempt, HubInstanceID: hub,
+	})
+	if err == nil {
+		item.QueueMetadata = meta
+		item.Settings["QueueMetadata"] = meta
+	}
+	return item
+}
+
+// deliver sends an item to its worker. It is called with mu held.
+func (c *coordinator) deliver(s *socket, it *ledger.Item) {
+	item := wireItem(it, c.name)
+	s.event(event{EventType: protocol.EventWorkItem, WorkItem: &item}) // if the socket is ending, its end takes the item back
+}
+
+func (h *Hub) heartbeatPoller(reply responder, r *http.Request, args []string) {
+	var sign protocol.Heartbeat
+	if !reply.body(r, mostBody, &sign) {
 		return
 	}
+	id := args[0]
+	if _, ok := h.core.beacon(id); !ok {
+		reply.error(http.StatusNotFound, "Beacon ["+id+"] not found.")
+		return
+	}
+	h.core.heard(id)
+	if e, news := h.listing(id, sign); news {
+		if err := h.core.propose(e, nil); err != nil {
+			h.log.Warn("what a beacon says it has is not written down", "beacon", beacon.Excerpt(id, longestName), "error", err)
+		}
+	}
+	record, ok := h.core.beacon(id)
+	if !ok {
+		reply.error(http.StatusNotFound, "Beacon ["+id+"] not found.")
+		return
+	}
+	record.CanceledWorkItems = h.core.unwanted(id)
 	reply.json(http.StatusOK, record)
 }
 
 func (h *Hub) deregister(reply responder, r *http.Request, args []string) {
-	if err := h.queue.deregister(r.Context(), args[0]); err != nil {
-		reply.error(http.StatusNotFound, "Beacon ["+args[0]+"] not found.")
-		return
+	id := args[0]
+	var refused error
+	err := h.core.propose(ledger.Entry{Leave: &ledger.Leave{Beacon: id, Dismissed: true, Reason: "beacon " + id + " was deregistered"}},
+		func(a ledger.Answer) { refused = a.Err })
+	switch {
+	case err != nil:
+		reply.error(http.StatusServiceUnavailable, "The beacon cannot be deregistered now.")
+	case refused != nil:
+		reply.error(http.StatusNotFound, "Beacon ["+id+"] not found.")
+	default:
+		reply.json(http.StatusOK, map[string]any{"Status": "Deregistered", "BeaconID": id})
 	}
-	reply.json(http.StatusOK, map[string]any{"Status": "Deregistered", "BeaconID": args[0]})
 }
 
 func (h *Hub) beacon(reply responder, _ *http.Request, args []string) {
-	record, err := h.queue.beacon(args[0])
-	if err != nil {
+	record, ok := h.core.beacon(args[0])
+	if !ok {
 		reply.error(http.StatusNotFound, "Beacon ["+args[0]+"] not found.")
 		return
 	}
@@ -96,7 +176,7 @@ func (h *Hub) beacon(reply responder, _ *http.Request, args []string) {
 }
 
 func (h *Hub) listBeacons(reply responder, _ *http.Request, _ []string) {
-	reply.json(http.StatusOK, h.queue.list())
+	reply.json(http.StatusOK, h.core.list())
 }
 
 // result is the body of Complete and an entry of its batch.
@@ -111,7 +191,7 @@ func (h *Hub) complete(reply responder, r *http.Request, args []string) {
 	if !reply.body(r, mostResult, &body) {
 		return
 	}
-	if err := h.queue.report(r.Context(), args[0], completion(body.Outputs, body.Log), reporter{session: sessionOf(r)}); err != nil {
+	if err := h.ended(args[0], completion(body.Outputs, body.Log), sessionOf(r)); err != nil {
 		reply.refused(h, args[0], err)
 		return
 	}
@@ -126,12 +206,82 @@ func (h *Hub) fail(reply responder, r *http.Request, args []string) {
 	if !reply.body(r, mostResult, &body) {
 		return
 	}
-	if err := h.queue.report(r.Context(), args[0], failure(body.ErrorMessage, body.Log), reporter{session: sessionOf(r)}); err != nil {
+	if err := h.ended(args[0], failure(body.ErrorMessage, body.Log), sessionOf(r)); err != nil {
 		reply.refused(h, args[0], err)
 		return
 	}
 	reply.json(http.StatusOK, map[string]any{"Status": "Failed", "WorkItemHash": args[0]})
 }
+
+// ended reports an item by HTTP.
+func (h *Hub) ended(hash string, outcome ledger.Outcome, session string) error {
+	_, err := h.core.item(h.finish(hash, outcome, "", session))
+	return err
+}
+
+// finish is the entry that ends an item.
+func (h *Hub) finish(hash string, outcome ledger.Outcome, beacon, session string) ledger.Entry {
+	return ledger.Entry{Finish: &ledger.Finish{Hash: hash, Outcome: outcome, Beacon: beacon, Session: digest(session)}}
+}
+
+// digest is how a session is written down: nobody who reads it can use it.
+func digest(session string) string {
+	if session == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(session))
+	return hex.EncodeToString(sum[:16])
+}
+
+// mostPiece is how large the log and the bytes of one progress entry become.
+const mostPiece = 128 << 10
+
+// progressEntries are what one report of progress comes to.
+func (h *Hub) progressEntries(hash string, p progress, beacon, session string) []ledger.Entry {
+	var entries []ledger.Entry
+	add := func(part ledger.Progress) {
+		part.Hash, part.Beacon, part.Session = hash, beacon, digest(session)
+		entries = append(entries, ledger.Entry{Progress: &part})
+	}
+	first := ledger.Progress{Data: p.data}
+	size := 0
+	for _, line := range p.log {
+		if len(line) > mostPiece {
+			line = strings.ToValidUTF8(line[:mostPiece], "") + "…"
+		}
+		if size += len(line); size > mostPiece && len(first.Log) > 0 {
+			add(first)
+			first, size = ledger.Progress{}, len(line)
+		}
+		first.Log = append(first.Log, line)
+	}
+	add(first)
+	if item, err := h.core.get(hash); err == nil && item.Spec.Live { // who else would want them?
+		for rest := p.binary; len(rest) > 0; {
+			n := min(len(rest), mostPiece)
+			add(ledger.Progress{Binary: rest[:n]})
+			rest = rest[n:]
+		}
+	}
+	return entries
+}
+
+// progressed reports progress by HTTP.
+func (h *Hub) progressed(hash string, p progress, session string) error {
+	if len(p.data) > mostPiece {
+		return errTooMuch
+	}
+	for _, e := range h.progressEntries(hash, p, "", session) {
+		item, err := h.core.item(e)
+		if err != nil {
+			return err
+		}
+		h.core.heard(item.Beacon)
+	}
+	return nil
+}
+
+var errTooMuch = errors.New("the progress is too large")
 
 // refused answers a report that does not count, in the real server's words, and
 // one that could not be stored so that it is sent again.
@@ -146,12 +296,15 @@ func (p responder) refused(h *Hub, hash string, err error) {
 }
 
 func refusal(hash string, err error) (text string, known bool) {
-	var final *FinalizedError
+	var final *ledger.FinalizedError
+	var stale *ledger.StaleError
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ledger.ErrNotFound):
 		return "BeaconCoordinator: work item [" + hash + "] not found.", true
 	case errors.As(err, &final):
 		return "BeaconCoordinator: work item [" + hash + "] already finalized (" + final.Status + ").", true
+	case errors.As(err, &stale): // the words are those by which workers know that they may forget it
+		return "BeaconCoordinator: work item [" + hash + "] already finalized (" + stale.Error() + ").", true
 	}
 	return "The result of work item [" + hash + "] cannot be stored now.", false
 }
@@ -169,11 +322,23 @@ func (h *Hub) progress(reply responder, r *http.Request, args []string) {
 		reply.problem(http.StatusBadRequest, "InvalidContent", "Invalid progress: "+err.Error())
 		return
 	}
-	if err := h.queue.progress(r.Context(), args[0], p, reporter{session: sessionOf(r)}); err != nil {
+	switch err := h.progressed(args[0], p, sessionOf(r)); {
+	case errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrNotRunning):
 		reply.error(http.StatusNotFound, notRunning(args[0]))
 		return
+	case errors.Is(err, errTooMuch):
+		reply.error(http.StatusRequestEntityTooLarge, "The progress is too large.")
+		return
+	case err != nil:
+		h.log.Warn("progress not written down", "item", beacon.Excerpt(args[0], 200), "error", err)
+		reply.error(http.StatusServiceUnavailable, "The progress cannot be stored now.")
+		return
 	}
-	reply.json(http.StatusOK, map[string]any{"Success": true, "WorkItemHash": args[0]})
+	answer := map[string]any{"Success": true, "WorkItemHash": args[0]}
+	if item, err := h.core.get(args[0]); err == nil && item.CancelAsked {
+		answer["CanceledWorkItems"] = []protocol.Cancellation{{WorkItemHash: args[0], Reason: item.CancelReason}}
+	}
+	reply.json(http.StatusOK, answer)
 }
 
 func notRunning(hash string) string { return "Work item [" + hash + "] not found or not running." }
@@ -224,9 +389,8 @@ func batch[T any](reply responder, r *http.Request, most int64, status string, a
 }
 
 func (h *Hub) completeBatch(reply responder, r *http.Request, _ []string) {
-	from := reporter{session: sessionOf(r)}
 	batch(reply, r, mostResult, "Completed", func(entry result) (string, error) {
-		err := h.queue.report(r.Context(), entry.WorkItemHash, completion(entry.Outputs, entry.Log), from)
+		err := h.ended(entry.WorkItemHash, completion(entry.Outputs, entry.Log), sessionOf(r))
 		if err != nil {
 			text, known := refusal(entry.WorkItemHash, err)
 			if !known {
@@ -239,7 +403,6 @@ func (h *Hub) completeBatch(reply responder, r *http.Request, _ []string) {
 }
 
 func (h *Hub) progressBatch(reply responder, r *http.Request, _ []string) {
-	from := reporter{session: sessionOf(r)}
 	// Entries are seen with the data beside the hash and with it inside.
 	batch(reply, r, mostBody, "Accepted", func(entry map[string]json.RawMessage) (string, error) {
 		hash, data := text(entry["WorkItemHash"]), entry["ProgressData"]
@@ -255,7 +418,7 @@ func (h *Hub) progressBatch(reply responder, r *http.Request, _ []string) {
 		if err != nil {
 			return hash, fmt.Errorf("invalid progress: %w", err)
 		}
-		if h.queue.progress(r.Context(), hash, p, from) != nil {
+		if h.progressed(hash, p, sessionOf(r)) != nil {
 			return hash, errors.New(notRunning(hash))
 		}
 		return hash, nil
@@ -268,11 +431,11 @@ func (h *Hub) uploadResult(reply responder, r *http.Request, args []string) {
 	name := r.Header.Get("X-Output-Filename")
 	body := reply.stream(h, r)
 	defer body.done()
-	if err := h.attach(r.Context(), args[0], name, body, r.ContentLength); err != nil {
+	if err := h.attach(args[0], name, body, r.ContentLength); err != nil {
 		reply.notKept(h, args[0], err)
 		return
 	}
-	record, err := h.cfg.Store.Get(r.Context(), args[0])
+	record, err := h.core.get(args[0])
 	if err != nil || len(record.Files) == 0 {
 		reply.error(http.StatusBadRequest, "BeaconCoordinator: work item ["+args[0]+"] not found.")
 		return
@@ -282,13 +445,13 @@ func (h *Hub) uploadResult(reply responder, r *http.Request, args []string) {
 
 // attach keeps a file as part of a running item's outcome. A size of 0 or less
 // is unknown.
-func (h *Hub) attach(ctx context.Context, hash, name string, in io.Reader, size int64) error {
-	record, err := h.cfg.Store.Get(ctx, hash)
+func (h *Hub) attach(hash, name string, in io.Reader, size int64) error {
+	record, err := h.core.get(hash)
 	if err != nil {
 		return err
 	}
-	if protocol.Final(record.Status) {
-		return &FinalizedError{record.Status}
+	if record.Final() {
+		return &ledger.FinalizedError{Status: record.Status}
 	}
 	file, err := h.files.save(name, in)
 	if err != nil {
@@ -298,7 +461,7 @@ func (h *Hub) attach(ctx context.Context, hash, name string, in io.Reader, size 
 		h.files.remove(file)
 		return beacon.Errorf(beacon.Invalid, "%d bytes were announced and %d came", size, file.Size)
 	}
-	if err := h.cfg.Store.Attach(ctx, hash, file); err != nil {
+	if _, err := h.core.item(ledger.Entry{Attach: &ledger.Attach{Hash: hash, File: file}}); err != nil {
 		h.files.remove(file)
 		return err
 	}

@@ -80,16 +80,24 @@ type Submission struct {
 	Settings   beacon.Settings `json:"Settings,omitempty"`
 	// AffinityKey brings items with the same key to the same beacon, or to the
 	// beacon of that name. RequireAffinityMatch lets the item wait for it.
-	AffinityKey          string          `json:"AffinityKey,omitempty"`
-	RequireAffinityMatch bool            `json:"RequireAffinityMatch,omitempty"`
-	TimeoutMs            float64         `json:"TimeoutMs,omitempty"`
-	Priority             *float64        `json:"Priority,omitempty"`
-	RunID                string          `json:"RunID,omitempty"`
-	RunHash              string          `json:"RunHash,omitempty"`
-	NodeHash             string          `json:"NodeHash,omitempty"`
-	OperationHash        string          `json:"OperationHash,omitempty"`
-	SubmitterTag         string          `json:"SubmitterTag,omitempty"`
-	Metadata             json.RawMessage `json:"Metadata,omitempty"`
+	AffinityKey          string   `json:"AffinityKey,omitempty"`
+	RequireAffinityMatch bool     `json:"RequireAffinityMatch,omitempty"`
+	TimeoutMs            float64  `json:"TimeoutMs,omitempty"`
+	Priority             *float64 `json:"Priority,omitempty"`
+	// MaxAttempts is how often the provider may fail, RetryBackoffMs the wait
+	// before the second attempt; servers take them from the settings maxRetries
+	// and retryBackoffMs, too. DelayMs and NotBefore have the item begin later.
+	// They are ours as fields of a submission.
+	MaxAttempts    int             `json:"MaxAttempts,omitempty"`
+	RetryBackoffMs int64           `json:"RetryBackoffMs,omitempty"`
+	DelayMs        int64           `json:"DelayMs,omitempty"`
+	NotBefore      Timestamp       `json:"NotBefore,omitzero"`
+	RunID          string          `json:"RunID,omitempty"`
+	RunHash        string          `json:"RunHash,omitempty"`
+	NodeHash       string          `json:"NodeHash,omitempty"`
+	OperationHash  string          `json:"OperationHash,omitempty"`
+	SubmitterTag   string          `json:"SubmitterTag,omitempty"`
+	Metadata       json.RawMessage `json:"Metadata,omitempty"`
 }
 
 // Enqueued is the answer to Enqueue.

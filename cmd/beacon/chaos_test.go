@@ -30,6 +30,8 @@ import (
 
 	"github.com/ultravisor/beacon/beacontest/faultproxy"
 	"github.com/ultravisor/beacon/hub"
+	"github.com/ultravisor/beacon/hub/journal"
+	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -62,10 +64,10 @@ type chaos struct {
 	dice  *rand.Rand
 	dir   string
 
-	store  hub.Store
-	hub    *hub.Hub
-	server *httptest.Server
-	proxy  *faultproxy.Proxy
+	journal journal.Journal
+	hub     *hub.Hub
+	server  *httptest.Server
+	proxy   *faultproxy.Proxy
 
 	worker *exec.Cmd
 	said   *lockedBuffer
@@ -104,7 +106,7 @@ func (b *lockedBuffer) tail() string {
 
 func (c *chaos) run() {
 	t := c.t
-	c.store = hub.NewMemory(hub.Config{})
+	c.journal = journal.NewMemory()
 	c.startHub()
 	proxy, err := faultproxy.Start(c.server.URL, faultproxy.Config{
 		Seed: c.seed,
@@ -175,7 +177,7 @@ func (c *chaos) run() {
 
 func (c *chaos) startHub() {
 	quiet := slog.New(slog.DiscardHandler)
-	c.hub = hub.New(hub.Config{Store: c.store, Log: quiet, HeartbeatTimeout: 5 * time.Second})
+	c.hub = hub.New(hub.Config{Journal: c.journal, Log: quiet, Settings: ledger.Settings{HeartbeatMs: 5000}})
 	c.server = httptest.NewServer(c.hub)
 }
 

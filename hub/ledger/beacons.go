@@ -31,6 +31,7 @@ type Beacon struct {
 	Hub      string `json:",omitempty"`
 	Link     uint64 `json:",omitempty"`
 	Away     int64  `json:",omitempty"`
+	Since    int64  `json:",omitempty"` // when it last registered
 	Lists    bool   `json:",omitempty"` // tells what it has
 	Draining bool   `json:",omitempty"`
 	// Held are the items that take a slot each, and their attempts. An item may
@@ -86,18 +87,19 @@ func (l *Ledger) join(hub string, j *Join) Answer {
 	}
 	same := m.Link == j.Link && (j.Link != 0 && m.Hub == hub && m.Away == 0 || j.Link == 0 && j.Session != "" && j.Session == m.Session)
 	if !same {
-		l.unlink(m)
+		l.unlink(m, Replaced)
 	}
 	l.unable(m)
 	m.Info, m.Session, m.Tenant, m.User = trimmed(j.Info), j.Session, j.Tenant, j.User
 	m.Link, m.Hub, m.Away, m.Seen, m.Draining = j.Link, "", 0, l.now, false
+	if !same {
+		m.Since = l.now
+	}
 	if j.Link != 0 {
 		m.Hub = hub
 		l.links[here] = m
 		l.emit(Event{Kind: Registered, Hub: hub, Link: j.Link, Beacon: m.ID})
 	}
-	wasListing := m.Lists
-	m.Lists = j.Lists
 	for _, c := range m.Info.Capabilities {
 		if l.able[c] == nil {
 			l.able[c] = map[string]*Beacon{}
@@ -105,13 +107,7 @@ func (l *Ledger) join(hub string, j *Join) Answer {
 		l.able[c][m.ID] = m
 	}
 	l.catalogue(j.Info)
-	switch {
-	case same: // the same process has news of itself; what it works on it keeps
-	case j.Lists && j.Active != nil:
-		l.adopt(m, j.Active)
-		l.reclaim(m, j.Active, l.now, "beacon "+m.ID+" registered anew without it")
-	case j.Lists && wasListing: // it will say what it has
-	default:
+	if !same && !m.Lists { // it knows nothing of what it was given, or will not say
 		l.reclaim(m, nil, l.now, "beacon "+m.ID+" registered anew")
 	}
 	l.armBeacon(m)
@@ -148,14 +144,14 @@ func Normalise(name string) string {
 	}, strings.ToLower(name))
 }
 
-// unlink puts off the link that a beacon has, if it has one.
-func (l *Ledger) unlink(b *Beacon) {
+// unlink takes the link from a beacon, if it has one, and tells it so.
+func (l *Ledger) unlink(b *Beacon, why Kind) {
 	if b.Link == 0 {
 		return
 	}
 	if at := (link{b.Hub, b.Link}); l.links[at] == b {
 		delete(l.links, at)
-		l.emit(Event{Kind: Replaced, Hub: b.Hub, Link: b.Link, Beacon: b.ID})
+		l.emit(Event{Kind: why, Hub: b.Hub, Link: b.Link, Beacon: b.ID})
 	}
 }
 
@@ -203,8 +199,8 @@ func (l *Ledger) adopt(b *Beacon, active []string) {
 	}
 }
 
-// reclaim takes back what a beacon was given before a moment and does not list,
-// and tells it to stop what it lists in vain.
+// reclaim takes back what a beacon was given before a moment, or before it last
+// registered, and does not list, and tells it to stop what it lists in vain.
 func (l *Ledger) reclaim(b *Beacon, active []string, before int64, why string) {
 	listed := make(map[string]bool, len(active))
 	for _, hash := range active {
@@ -221,7 +217,7 @@ func (l *Ledger) reclaim(b *Beacon, active []string, before int64, why string) {
 		switch {
 		case it == nil || it.Status != protocol.StatusRunning || it.Beacon != b.ID:
 			l.vacate(b, hash)
-		case it.Dispatched <= before:
+		case it.Dispatched <= before || it.Dispatched < b.Since:
 			l.release(it, why, true)
 		}
 	}
@@ -241,9 +237,9 @@ func (l *Ledger) listed(e *Listed) Answer {
 }
 
 func (l *Ledger) seen(s *Seen) {
-	for _, id := range s.Beacons {
+	for id, at := range s.Beacons {
 		if b := l.beacons[id]; b != nil {
-			b.Seen = l.now
+			b.Seen = max(b.Seen, min(at, l.now))
 		}
 	}
 }
@@ -259,6 +255,9 @@ func (l *Ledger) leave(hub string, e *Leave) Answer {
 	if e.Lost {
 		l.linkLost(b, e.Reason)
 	} else {
+		if e.Dismissed {
+			l.unlink(b, Dismissed)
+		}
 		l.remove(b, e.Reason, false)
 	}
 	return Answer{}
@@ -282,7 +281,7 @@ func (l *Ledger) linkLost(b *Beacon, why string) {
 
 // remove ends a beacon; what it had waits again.
 func (l *Ledger) remove(b *Beacon, why string, lost bool) {
-	l.unlink(b)
+	l.unlink(b, Unlinked)
 	l.unable(b)
 	delete(l.beacons, b.ID)
 	delete(l.names, b.Name)

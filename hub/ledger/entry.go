@@ -65,10 +65,6 @@ type Join struct {
 	Tenant string `json:",omitempty"`
 	// User is who the beacon logged in as; empty for nobody.
 	User string `json:",omitempty"`
-	// Lists says that the beacon tells which items it has, here in Active and in
-	// heartbeats. It keeps those over the loss of its link.
-	Lists  bool     `json:",omitempty"`
-	Active []string `json:",omitempty"`
 }
 
 // Leave ends a beacon, or, by Link, the connection of one.
@@ -78,15 +74,20 @@ type Leave struct {
 	Link uint64 `json:",omitempty"`
 	// Lost says that the link ended without a word, so that a beacon that lists
 	// its items may come back for them.
-	Lost   bool `json:",omitempty"`
-	Reason string
+	Lost bool `json:",omitempty"`
+	// Dismissed says that the beacon does not know yet: its connection, wherever
+	// it is, is to be closed.
+	Dismissed bool `json:",omitempty"`
+	Reason    string
 }
 
-// Seen is a sign of life of beacons that poll.
-type Seen struct{ Beacons []string }
+// Seen tells when beacons that poll were last heard of, in milliseconds since
+// 1970.
+type Seen struct{ Beacons map[string]int64 }
 
 // Listed is what a beacon says it has. What it was given earlier than Grace
-// milliseconds ago and does not list is lost.
+// milliseconds ago and does not list is lost. A beacon that has said so once
+// keeps what it has over the loss of its link.
 type Listed struct {
 	Beacon   string
 	Active   []string

@@ -54,6 +54,8 @@ type Kind string
 const (
 	Registered Kind = "registered" // Beacon is registered on Link
 	Replaced   Kind = "replaced"   // another link has the name of Link's beacon
+	Dismissed  Kind = "dismissed"  // Link's beacon was deregistered by somebody else
+	Unlinked   Kind = "unlinked"   // Link is no beacon's any more
 	Left       Kind = "left"       // Beacon is gone, or away
 	Assigned   Kind = "assigned"   // Item is for Beacon on Link; Link 0: its poll is answered with it
 	Unwanted   Kind = "unwanted"   // Beacon on Link should stop Hash

@@ -76,6 +76,12 @@ func (b *book) join(j ledger.Join, name string, slots int, capabilities ...strin
 	return b.ok(ledger.Entry{Join: &j}).Beacon
 }
 
+// lists has a beacon say what it has.
+func (b *book) lists(id string, active ...string) {
+	b.t.Helper()
+	b.ok(ledger.Entry{Listed: &ledger.Listed{Beacon: id, Active: active, Grace: 15_000}})
+}
+
 func (b *book) get(hash string) ledger.Item {
 	b.t.Helper()
 	it, err := b.l.Get(hash)
@@ -158,7 +164,7 @@ func TestDelayedItems(t *testing.T) {
 
 func TestAttemptsAreFenced(t *testing.T) {
 	b := open(t)
-	slow := b.join(ledger.Join{Link: 1, Lists: true, Session: "its own"}, "slow", 1, "A")
+	slow := b.join(ledger.Join{Link: 1, Session: "its own"}, "slow", 1, "A")
 	hash := b.submit(ledger.Spec{TimeoutMs: 1000})
 	require.Equal(t, slow, b.get(hash).Beacon)
 	b.ok(ledger.Entry{Release: &ledger.Release{Hash: hash, Attempt: 1, Reason: "lost"}})
@@ -181,7 +187,8 @@ func TestAttemptsAreFenced(t *testing.T) {
 
 func TestABeaconThatListsKeepsItsItems(t *testing.T) {
 	b := open(t)
-	id := b.join(ledger.Join{Link: 1, Lists: true, Active: []string{}}, "w", 3, "A")
+	id := b.join(ledger.Join{Link: 1}, "w", 3, "A")
+	b.lists(id)
 	kept, lost, done := b.submit(ledger.Spec{}), b.submit(ledger.Spec{}), b.submit(ledger.Spec{})
 	require.ElementsMatch(t, []string{kept, lost, done}, keys(b.l.Beacon(id).Held))
 	b.ok(ledger.Entry{Leave: &ledger.Leave{Beacon: id, Link: 1, Lost: true, Reason: "cut"}})
@@ -189,8 +196,9 @@ func TestABeaconThatListsKeepsItsItems(t *testing.T) {
 	b.pass(30 * time.Second)
 	b.finish(done, "", protocol.StatusComplete)
 	other := b.join(ledger.Join{Link: 2}, "other", 9, "A")
-	again := b.join(ledger.Join{Link: 3, Lists: true, Active: []string{kept, done}}, "w", 3, "A")
+	again := b.join(ledger.Join{Link: 3}, "w", 3, "A")
 	require.Equal(t, id, again)
+	b.lists(again, kept, done)
 	require.Equal(t, []string{done}, b.happened(ledger.Unwanted), "it need not be brought any more")
 	require.Equal(t, 1, b.get(kept).Attempt)
 	require.Equal(t, 2, b.get(lost).Attempt)
@@ -204,7 +212,9 @@ func TestABeaconThatListsKeepsItsItems(t *testing.T) {
 	b.pass(46 * time.Second)
 	require.Equal(t, protocol.StatusPending, b.get(kept).Status)
 	require.Nil(t, b.l.Beacon(id))
-	b.join(ledger.Join{Link: 4, Lists: true, Active: []string{kept}}, "w", 1, "A")
+	b.submit(ledger.Spec{Priority: 1})
+	again = b.join(ledger.Join{Link: 4}, "w", 1, "A")
+	b.lists(again, kept)
 	require.Equal(t, protocol.StatusRunning, b.get(kept).Status)
 	require.Equal(t, 1, b.get(kept).Attempt, "the same attempt goes on")
 	require.Equal(t, protocol.StatusPending, b.get(lost).Status)
@@ -214,7 +224,7 @@ func TestABeaconThatListsKeepsItsItems(t *testing.T) {
 
 func TestWhatIsNotListedIsLost(t *testing.T) {
 	b := open(t)
-	id := b.join(ledger.Join{Link: 1, Lists: true}, "w", 2, "A")
+	id := b.join(ledger.Join{Link: 1}, "w", 2, "A")
 	first := b.submit(ledger.Spec{})
 	b.pass(20 * time.Second)
 	second := b.submit(ledger.Spec{})
@@ -348,7 +358,8 @@ func TestABeaconOfOneTenantGetsNoOthersItems(t *testing.T) {
 func TestHubsComeAndGo(t *testing.T) {
 	b := open(t)
 	b.from("two", ledger.Entry{Start: &ledger.Start{URL: "http://two"}})
-	listing := b.from("two", ledger.Entry{Join: &ledger.Join{Link: 1, Lists: true, Info: protocol.Registration{Name: "l", Capabilities: []string{"A"}, MaxConcurrent: 1}}})[0].Beacon
+	listing := b.from("two", ledger.Entry{Join: &ledger.Join{Link: 1, Info: protocol.Registration{Name: "l", Capabilities: []string{"A"}, MaxConcurrent: 1}}})[0].Beacon
+	b.lists(listing)
 	plain := b.from("two", ledger.Entry{Join: &ledger.Join{Link: 2, Info: protocol.Registration{Name: "p", Capabilities: []string{"B"}, MaxConcurrent: 1}}})[0].Beacon
 	a, p := b.submit(ledger.Spec{}), b.submit(ledger.Spec{Capability: "B"})
 	require.Equal(t, plain, b.get(p).Beacon)
@@ -364,7 +375,8 @@ func TestHubsComeAndGo(t *testing.T) {
 	require.ErrorIs(t, answers[0].Err, ledger.ErrUnknownHub, "it has to begin anew")
 
 	// The beacon comes back by the other hub with what it has.
-	require.Equal(t, listing, b.ok(ledger.Entry{Join: &ledger.Join{Link: 7, Lists: true, Active: []string{a}, Info: protocol.Registration{Name: "l", Capabilities: []string{"A"}, MaxConcurrent: 1}}}).Beacon)
+	require.Equal(t, listing, b.ok(ledger.Entry{Join: &ledger.Join{Link: 7, Info: protocol.Registration{Name: "l", Capabilities: []string{"A"}, MaxConcurrent: 1}}}).Beacon)
+	b.lists(listing, a)
 	require.Equal(t, 1, b.get(a).Attempt)
 
 	// A hub that is alone knows that those before are gone, at once; and who was
@@ -521,7 +533,7 @@ func (s *script) entry(hub string) ledger.Entry {
 	case 4, 5:
 		s.links[hub]++
 		j := &ledger.Join{
-			Link: s.links[hub], Lists: s.pick(2) == 0, Session: fmt.Sprint(s.pick(3)),
+			Link: s.links[hub], Session: fmt.Sprint(s.pick(3)),
 			Info: protocol.Registration{
 				Name: fmt.Sprint("w", s.pick(4)), Capabilities: s.some("A", "B", "C"), MaxConcurrent: s.pick(4),
 				ActionSchemas: []protocol.ActionSchema{{Capability: "A", Action: fmt.Sprint(s.pick(3))}},
@@ -534,9 +546,6 @@ func (s *script) entry(hub string) ledger.Entry {
 		}
 		if s.pick(3) == 0 {
 			j.Tenant = tenant
-		}
-		if s.pick(2) == 0 {
-			j.Active = append(s.held(), s.hash())
 		}
 		return ledger.Entry{Join: j}
 	case 6:
@@ -563,7 +572,7 @@ func (s *script) entry(hub string) ledger.Entry {
 	case 15:
 		return ledger.Entry{Requeue: &ledger.Requeue{Hash: s.hash()}}
 	case 16:
-		return ledger.Entry{Listed: &ledger.Listed{Beacon: s.beacon(), Active: s.held(), Draining: s.pick(4) == 0, Grace: int64(s.byte())}}
+		return ledger.Entry{Listed: &ledger.Listed{Beacon: s.beacon(), Active: append(s.held(), s.hash()), Draining: s.pick(4) == 0, Grace: int64(s.byte())}}
 	case 17:
 		return ledger.Entry{Release: &ledger.Release{Hash: s.hash(), Attempt: s.pick(4), Reason: "r"}}
 	case 18:
@@ -579,7 +588,7 @@ func (s *script) entry(hub string) ledger.Entry {
 		case 4:
 			return ledger.Entry{Secret: &ledger.NewSecret{Key: []byte{byte(s.byte())}}}
 		}
-		return ledger.Entry{Seen: &ledger.Seen{Beacons: []string{s.beacon()}}}
+		return ledger.Entry{Seen: &ledger.Seen{Beacons: map[string]int64{s.beacon(): s.at.UnixMilli()}}}
 	}
 	return ledger.Entry{Configure: &ledger.Settings{
 		HeartbeatMs: 1000 * int64(1+s.byte()), HistoryItems: 1 + s.byte(), DeadItems: 1 + s.byte(), MostLost: 1 + s.pick(5), QueueItems: 20 + s.byte(),

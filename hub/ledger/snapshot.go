@@ -77,7 +77,7 @@ func (l *Ledger) Snapshot() (*Snapshot, error) {
 	s := &Snapshot{head: raw, items: make([]Item, 0, h.Live+h.Finished+h.Dead)}
 	for _, all := range []*list.List{l.live, l.finished, l.dead} {
 		for e := all.Front(); e != nil; e = e.Next() {
-			s.items = append(s.items, itemOf(e).copied())
+			s.items = append(s.items, itemOf(e).Copy())
 		}
 	}
 	return s, nil

@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,9 @@ func (l *Ledger) Now() time.Time { return time.UnixMilli(l.now) }
 
 // Settings are those that count, defaults filled in.
 func (l *Ledger) Settings() Settings { return l.settings }
+
+// Same reports whether two settings come to the same.
+func (s Settings) Same(other Settings) bool { return reflect.DeepEqual(complete(s), complete(other)) }
 
 // Secret is the key that signs sessions and addresses of files; nil before the
 // first NewSecret.
@@ -29,10 +33,11 @@ func (l *Ledger) Get(hash string) (Item, error) {
 	if it == nil {
 		return Item{}, ErrNotFound
 	}
-	return it.copied(), nil
+	return it.Copy(), nil
 }
 
-func (it *Item) copied() Item {
+// Copy is the item as it is now. What it points to never changes.
+func (it *Item) Copy() Item {
 	c := *it
 	c.place, c.lane = nil, nil
 	return c

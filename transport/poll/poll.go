@@ -39,7 +39,7 @@ func Dial(cfg session.Config) transport.Dial {
 			return nil, fmt.Errorf("connect by HTTP: %w", err)
 		}
 		client.Renewed = client.Register
-		s := &polling{client: client, intake: session.NewIntake(client.Config(), 0), drained: make(chan struct{}, 1)}
+		s := &polling{client: client, intake: session.NewIntake(client.Config(), 0), due: make(chan struct{}, 1)}
 		client.Canceled = s.intake.Cancel
 		s.life, s.end = context.WithCancelCause(context.Background())
 		s.tasks.Go(s.poll)
@@ -58,23 +58,33 @@ type polling struct {
 	leave sync.Once
 
 	draining atomic.Bool
-	drained  chan struct{} // the server is to be told
+	due      chan struct{} // a heartbeat is to be sent now
 }
 
 func (s *polling) BeaconID() string      { return s.client.BeaconID() }
 func (s *polling) Transport() string     { return "http" }
 func (s *polling) Done() <-chan struct{} { return s.life.Done() }
 
-func (s *polling) Attend(o transport.Owner) { s.intake.Attend(o) }
+// Attend has the next heartbeat, which is sent now, say what the owner has: what
+// it does not have any more others may get, and only that.
+func (s *polling) Attend(o transport.Owner) {
+	s.intake.Attend(o)
+	s.sign()
+}
+
+// sign has a heartbeat sent now.
+func (s *polling) sign() {
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
 
 // Drain has the next heartbeat, which is sent now, say so: a server that is not
 // asked gives nothing out.
 func (s *polling) Drain(context.Context) error {
 	s.draining.Store(true)
-	select {
-	case s.drained <- struct{}{}:
-	default:
-	}
+	s.sign()
 	return nil
 }
 
@@ -142,7 +152,7 @@ func (s *polling) heartbeat() {
 		now := false
 		select {
 		case <-tick.C:
-		case <-s.drained:
+		case <-s.due:
 			now = true
 		case <-s.life.Done():
 			return

@@ -103,7 +103,7 @@ func open(ctx context.Context, client *session.Client) (*socket, error) {
 		registered: make(chan struct{}, 1),
 		left:       make(chan struct{}),
 		confirm:    make(chan struct{}, 1),
-		drained:    make(chan struct{}, 1),
+		due:        make(chan struct{}, 1),
 	}
 	client.Canceled = s.intake.Cancel
 	s.life, s.end = context.WithCancelCause(context.Background())
@@ -138,7 +138,7 @@ type socket struct {
 	left       chan struct{} // closed when the server has acknowledged our leave
 	leftOnce   sync.Once
 	draining   atomic.Bool
-	drained    chan struct{} // the server is to be told
+	due        chan struct{} // a heartbeat is to be sent now
 
 	mu      sync.Mutex
 	waiting []chan error // for the next confirmation
@@ -191,7 +191,20 @@ func (s *socket) Register(ctx context.Context, r protocol.Registration) error {
 	return s.during(ctx, func(ctx context.Context) error { return s.client.Retire(ctx, earlier) })
 }
 
-func (s *socket) Attend(o transport.Owner) { s.intake.Attend(o) }
+// Attend has the next heartbeat, which is sent now, say what the owner has: what
+// it does not have any more others may get, and only that.
+func (s *socket) Attend(o transport.Owner) {
+	s.intake.Attend(o)
+	s.sign()
+}
+
+// sign has a heartbeat sent now.
+func (s *socket) sign() {
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
 
 // Drain has the server know that the beacon can do nothing any more, where that
 // stops it from giving out work: servers that count attempts keep one record for
@@ -207,10 +220,7 @@ func (s *socket) Drain(ctx context.Context) error {
 		}
 	}
 	s.draining.Store(true)
-	select {
-	case s.drained <- struct{}{}:
-	default:
-	}
+	s.sign()
 	return nil
 }
 
@@ -465,7 +475,7 @@ func (s *socket) heartbeat() {
 	for {
 		select {
 		case <-tick.C:
-		case <-s.drained:
+		case <-s.due:
 		case <-s.life.Done():
 			return
 		}
