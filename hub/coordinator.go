@@ -224,8 +224,8 @@ func (c *coordinator) begin(ctx context.Context, tasks *sync.WaitGroup) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if c.failure() != nil {
-		return nil
+	if err := c.failure(); err != nil {
+		return err
 	}
 	tasks.Go(func() { c.commit(ctx) })
 	started := make(chan error, 1)
