@@ -38,7 +38,9 @@ var layers = map[string][]string{
 	"hostfuncs/wasi":         {"guestfs", "hostfuncs/abi"},
 	"hostfuncs":              {"", "guestfs", "hostfuncs/abi"},
 	"runtime/module":         {},
-	"runtime":                {"", "guestfs", "hostfuncs", "hostfuncs/abi", "hostfuncs/wasi", "runtime/module"},
+	"runtime/snapshot":       {},
+	"runtime/engine":         {"hostfuncs/abi"},
+	"runtime":                {"", "guestfs", "hostfuncs", "hostfuncs/abi", "hostfuncs/wasi", "runtime/engine", "runtime/module", "runtime/snapshot"},
 	"toolchain":              {""},
 	"hub":                    {"", "protocol", "hub/journal", "hub/ledger"},
 	"hub/ledger":             {"", "protocol"},
@@ -96,7 +98,7 @@ func TestLayers(t *testing.T) {
 // The packages that carry out work without guests must not link the engine:
 // programs that embed a worker for their own capabilities stay small.
 func TestNoEngineOutsideRuntime(t *testing.T) {
-	for _, pkg := range []string{"./worker", "./service", "./executor", "./transport/...", "./hub", "./submit", "./protocol", "./guestfs", "./runtime/module", "./egress", "./builtin/..."} {
+	for _, pkg := range []string{"./worker", "./service", "./executor", "./transport/...", "./hub", "./submit", "./protocol", "./guestfs", "./hostfuncs/...", "./runtime/module", "./runtime/snapshot", "./egress", "./builtin/..."} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		require.NoError(t, err)
 		require.NotContains(t, string(out), "tetratelabs/wazero", pkg)

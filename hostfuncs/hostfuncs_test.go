@@ -23,6 +23,7 @@ import (
 	"github.com/ultravisor/beacon/guestfs"
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
+	"github.com/ultravisor/beacon/runtime/engine"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -123,7 +124,7 @@ func start(t testing.TB, s setup) *guest {
 	}
 	ctx := context.Background()
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
-	require.NoError(t, hostfuncs.Interface().Instantiate(ctx, r))
+	require.NoError(t, engine.Offer(ctx, r, hostfuncs.Interface().Library()))
 	binary, err := os.ReadFile("testdata/forward.wasm")
 	require.NoError(t, err)
 	g.ctx = abi.WithState(ctx, g.item)

@@ -93,11 +93,26 @@ func NewItem(job *beacon.Job, files *guestfs.FS, config beacon.Settings, deadlin
 }
 
 // NewDescription makes the host's end for a guest that is asked to describe
-// itself, or to initialise, outside of any work item.
+// itself, outside of any work item.
 func NewDescription(config beacon.Settings, limits Limits) *Item {
 	item := NewItem(nil, nil, config, time.Time{}, limits)
 	item.describing = true
 	return item
+}
+
+// NewInitialization makes the host's end for a guest that initialises before
+// there is a work item.
+func NewInitialization(config beacon.Settings, limits Limits) *Item {
+	return NewItem(nil, nil, config, time.Time{}, limits)
+}
+
+// Before runs f as if there were no work item yet: for the initialisation of a
+// guest that works on one item only. What it reports is the item's all the same.
+func (i *Item) Before(f func() error) error {
+	job, files := i.job, i.files
+	i.job, i.files = nil, nil
+	defer func() { i.job, i.files = job, files }()
+	return f()
 }
 
 // Cancel tells the guest, if it asks, that the item should end. It may be

@@ -9,20 +9,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/tetratelabs/wazero"
 )
 
 // compile translates the module, or takes the translation from the cache: one
 // folder a module, in which the engine has files for its version and platform.
 func (m *Module) compile(ctx context.Context, cacheDir string, binary []byte) error {
 	if cacheDir == "" {
-		return m.build(ctx, wazero.NewCompilationCache(), binary)
+		return m.build(ctx, binary, "")
 	}
 	dir := filepath.Join(cacheDir, m.digest)
 	before, err := m.unspoiled(dir)
 	if err == nil {
-		err = m.buildCached(ctx, dir, binary)
+		err = m.build(ctx, binary, dir)
 	}
 	if err == nil {
 		if err := seal(dir, before); err != nil {
@@ -34,7 +32,7 @@ func (m *Module) compile(ctx context.Context, cacheDir string, binary []byte) er
 		return err
 	}
 	// Whether the module or the cache is at fault shows without the cache.
-	failed := m.build(ctx, wazero.NewCompilationCache(), binary)
+	failed := m.build(ctx, binary, "")
 	if failed == nil {
 		m.log.Warn("the compilation cache cannot be used", "module", m.name, "err", err)
 	}
@@ -42,14 +40,6 @@ func (m *Module) compile(ctx context.Context, cacheDir string, binary []byte) er
 		m.log.Warn("removing a compiled module from the cache", "module", m.name, "err", err)
 	}
 	return failed
-}
-
-func (m *Module) buildCached(ctx context.Context, dir string, binary []byte) error {
-	cache, err := wazero.NewCompilationCacheWithDir(dir)
-	if err != nil {
-		return fmt.Errorf("open the compilation cache: %w", err)
-	}
-	return m.build(ctx, cache, binary)
 }
 
 // sumFile holds the checksum of a module's folder. The engine has a checksum

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tetratelabs/wazero/api"
-
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
@@ -153,7 +151,7 @@ func signature(s abi.Signature) module.Signature {
 	return module.Signature{Params: valueTypes(s.Params), Results: valueTypes(s.Results)}
 }
 
-func valueTypes(types []api.ValueType) []module.ValueType {
+func valueTypes(types []abi.ValueType) []module.ValueType {
 	out := make([]module.ValueType, len(types))
 	for i, t := range types {
 		out[i] = module.ValueType(t)

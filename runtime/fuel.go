@@ -7,9 +7,6 @@ import (
 	goruntime "runtime"
 	"time"
 
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
 	"github.com/ultravisor/beacon/runtime/module"
@@ -131,10 +128,10 @@ func (g *gauge) exceeded() error {
 	return beacon.Errorf(beacon.FuelLimit, "module %s used more than %d units of fuel; raise it with --fuel or the provider's Fuel", g.name, g.limit)
 }
 
-// offerFuel gives guests the function that they call when their fuel is used
-// up. There a guest whose item is over ends.
-func offerFuel(ctx context.Context, engine wazero.Runtime) error {
-	refill := api.GoFunc(func(ctx context.Context, stack []uint64) {
+// fuel is the function that guests call when their fuel is used up. There a
+// guest whose item is over ends.
+func fuel() abi.Library {
+	refill := func(ctx context.Context, _ abi.Memory, stack []uint64) {
 		if int64(stack[1]) < 0 {
 			panic(errStack)
 		}
@@ -147,13 +144,9 @@ func offerFuel(ctx context.Context, engine wazero.Runtime) error {
 			panic(err)
 		}
 		stack[0] = uint64(next)
-	})
-	_, err := engine.NewHostModuleBuilder(module.MeterModule).NewFunctionBuilder().
-		WithGoFunction(refill, []api.ValueType{api.ValueTypeI64, api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).
-		Export(module.MeterRefill).
-		Instantiate(ctx)
-	if err != nil {
-		return fmt.Errorf("offer fuel: %w", err)
 	}
-	return nil
+	i64 := abi.TypeI64
+	return abi.Library{Name: module.MeterModule, Functions: []abi.Native{{
+		Name: module.MeterRefill, Params: []abi.ValueType{i64, i64}, Results: []abi.ValueType{i64}, Call: refill,
+	}}}
 }

@@ -13,20 +13,17 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
-
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/guestfs"
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
 	"github.com/ultravisor/beacon/hostfuncs/wasi"
+	"github.com/ultravisor/beacon/runtime/engine"
 	"github.com/ultravisor/beacon/runtime/module"
 )
 
 // A Module is a compiled module: a beacon.Provider that gives every work item
-// an instance of its own. Close it to free it.
+// an instance in the state after initialisation. Close it to free it.
 type Module struct {
 	name     string
 	digest   string
@@ -39,34 +36,18 @@ type Module struct {
 	manifest hostfuncs.Manifest
 	brokers  Brokers
 
-	engine wazero.Runtime
-	cache  wazero.CompilationCache
-	code   wazero.CompiledModule
+	engine   engine.Engine
+	code     engine.Code
+	prepared *module.Prepared
+	base     *state // before anything has run
+	pool     *pool
 	// use is held for reading while a run is under way.
 	use    sync.RWMutex
 	closed bool
 }
 
-// features are what guests may use of WebAssembly.
-const features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
-
-// build compiles with an engine that belongs to this module alone: guests of
-// different modules share no namespace, and closing one leaves the others.
-func (m *Module) build(ctx context.Context, cache wazero.CompilationCache, binary []byte) (err error) {
-	engine := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().
-		WithCoreFeatures(features).
-		WithCompilationCache(cache).
-		// The engine's reader of debug information never ends on some input.
-		WithDebugInfoEnabled(false).
-		WithCustomSections(false))
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, engine.Close(ctx), cache.Close(ctx))
-		}
-	}()
-	if err := hostfuncs.Interface().Instantiate(ctx, engine); err != nil {
-		return err
-	}
+// build translates the binary.
+func (m *Module) build(ctx context.Context, binary []byte, cacheDir string) (err error) {
 	guestWASI := wasi.Interface()
 	guestWASI.Enter = func(_ *wasi.Process, ctx context.Context) error {
 		item, ok := abi.State[*hostfuncs.Item](ctx)
@@ -75,17 +56,10 @@ func (m *Module) build(ctx context.Context, cache wazero.CompilationCache, binar
 		}
 		return item.Count(ctx)
 	}
-	if err := guestWASI.Instantiate(ctx, engine); err != nil {
-		return err
-	}
-	if err := offerFuel(ctx, engine); err != nil {
-		return err
-	}
-	code, err := engine.CompileModule(ctx, binary)
-	if err != nil {
+	libraries := []abi.Library{hostfuncs.Interface().Library(), guestWASI.Library(), fuel()}
+	if m.code, err = m.engine.Compile(ctx, binary, libraries, cacheDir); err != nil {
 		return errors.New(beacon.Excerpt(err.Error(), 500))
 	}
-	m.engine, m.cache, m.code = engine, cache, code
 	return nil
 }
 
@@ -97,7 +71,11 @@ func (m *Module) Close(ctx context.Context) error {
 		return nil
 	}
 	m.closed = true
-	return errors.Join(m.engine.Close(ctx), m.cache.Close(ctx))
+	var err error
+	if m.pool != nil {
+		err = m.pool.close(ctx)
+	}
+	return errors.Join(err, m.base.release(), m.code.Close(ctx))
 }
 
 // Shutdown frees the module, for a beacon.Registry.
@@ -114,6 +92,9 @@ func (m *Module) grade() module.Grade { return m.limits.grade() }
 
 // Facts are what the binary says about itself; they are not to be changed.
 func (m *Module) Facts() *module.Facts { return m.facts }
+
+// Pool returns numbers of the module's instances.
+func (m *Module) Pool() PoolStats { return m.pool.numbers() }
 
 // Manifest is what the module says about itself, or what stands in for it.
 func (m *Module) Manifest() hostfuncs.Manifest { return m.manifest }
@@ -153,7 +134,7 @@ func (m *Module) ask(ctx context.Context) ([]byte, error) {
 	defer cancel()
 	item := hostfuncs.NewDescription(m.config, m.limits.Item)
 	process := wasi.NewProcess(wasi.Config{Args: []string{m.name}, Stdout: io.Discard, Stderr: item.Stderr()})
-	err := m.guest(ctx, nil, item, process, "beacon_describe")
+	err := m.alone(ctx, item, process, "beacon_describe")
 	if errors.Is(context.Cause(ctx), context.Canceled) {
 		return nil, context.Cause(ctx) // whoever loads the module has changed their mind
 	}
@@ -166,7 +147,8 @@ func (m *Module) ask(ctx context.Context) ([]byte, error) {
 	return item.Manifest(), nil
 }
 
-// Run executes one work item in an instance of its own.
+// Run executes one work item in an instance that no other item has touched
+// since it was as after initialisation.
 func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error) {
 	if ctx.Err() != nil {
 		return beacon.Result{}, context.Cause(ctx)
@@ -192,7 +174,7 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 			m.log.Warn("closing a guest's files", "module", m.name, "item", job.Item.Hash, "err", err)
 		}
 	}()
-	cfg, err := m.process(job, files, item)
+	cfg, err := m.process(job, item)
 	if err != nil {
 		return beacon.Result{}, err
 	}
@@ -200,13 +182,9 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 		defer closer.Close()
 	}
 	process := wasi.NewProcess(cfg)
-	run := "beacon_execute"
-	if m.entry.command {
-		run = "_start"
-	}
 	inner, release := m.graceful(ctx, item)
 	defer release()
-	err = m.guest(inner, job, item, process, run)
+	err = m.work(inner, job, item, process, files)
 	if err == nil {
 		return item.Result(0), nil
 	}
@@ -226,6 +204,123 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 		err = m.fileLimit(limit)
 	}
 	return beacon.Result{Log: item.Log()}, err
+}
+
+// work runs the guest on an item in an instance of the pool.
+func (m *Module) work(ctx context.Context, job *beacon.Job, item *hostfuncs.Item, process *wasi.Process, files *guestfs.FS) (err error) {
+	tenant := cmp.Or(job.Tenant, beacon.DefaultTenant)
+	i, err := m.pool.get(ctx, tenant)
+	if err != nil {
+		return m.unavailable(ctx, err)
+	}
+	clean := false
+	defer func() { m.pool.put(ctx, i, clean) }()
+	run, end := "beacon_execute", "beacon_shutdown"
+	if m.entry.command {
+		run, end = "_start", ""
+	}
+	gauge := m.gauge(job)
+	call := callContext(ctx, item, process, gauge)
+	err = m.guarded(func() error {
+		i.begin(ctx, tenant)
+		if !i.state.initialized {
+			// Its fuel is not the item's, which uses the same wherever it runs.
+			if err := item.Before(func() error { return m.initialize(ctx, job, i, item, process) }); err != nil {
+				return err
+			}
+		}
+		if err := i.refuel(ctx, gauge); err != nil {
+			return err
+		}
+		process.Attach(files)
+		process.Continue(i.state.flags)
+		if err := m.step(call, i, item, process, run); err != nil {
+			return err
+		}
+		return m.step(call, i, item, process, end)
+	})
+	if limit := m.settle(ctx, gauge, i, item); limit != nil && (err == nil || errors.Is(err, errExit)) {
+		err = limit
+	}
+	clean = err == nil
+	return err
+}
+
+// settle accounts for the fuel of a guest that has ended.
+func (m *Module) settle(ctx context.Context, g *gauge, i *instance, item *hostfuncs.Item) error {
+	used, err := g.done(ctx, int64(i.fuel.Get())) //nolint:gosec // a number with a sign
+	if g.limit > 0 && g.job != nil {
+		item.Note(fmt.Sprintf("fuel: %d of %d units", used, g.limit))
+	}
+	return err
+}
+
+// unavailable is the error for an item that no instance could be had for.
+func (m *Module) unavailable(ctx context.Context, err error) error {
+	var ours *beacon.Error
+	switch {
+	case errors.As(err, &ours):
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	var trap *engine.Trap
+	if errors.As(err, &trap) { // an element segment that does not fit
+		return beacon.Errorf(beacon.Trapped, "module %s broke down: %s", m.name, beacon.Excerpt(trap.Reason, 500))
+	}
+	m.log.Error("an instance cannot be made", "module", m.name, "err", err)
+	return beacon.Errorf(beacon.Internal, "module %s: an instance cannot be made", m.name)
+}
+
+// alone runs one function of an initialised instance that is gone afterwards.
+func (m *Module) alone(ctx context.Context, item *hostfuncs.Item, process *wasi.Process, function string) (err error) {
+	i, err := m.instantiate(ctx, m.base)
+	if err != nil {
+		return m.unavailable(ctx, err)
+	}
+	defer func() { m.note(i.close(ctx)) }()
+	gauge := m.gauge(nil)
+	call := callContext(ctx, item, process, gauge)
+	return m.guarded(func() error {
+		i.begin(ctx, "")
+		if err := m.initialize(ctx, nil, i, item, process); err != nil {
+			return err
+		}
+		if err := i.refuel(ctx, gauge); err != nil {
+			return err
+		}
+		return m.step(call, i, item, process, function)
+	})
+}
+
+// guarded turns a fault of the engine into an error.
+func (m *Module) guarded(f func() error) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			m.log.Error("the engine failed", "module", m.name, "fault", fmt.Sprint(fault))
+			err = beacon.Errorf(beacon.Internal, "module %s: the engine failed", m.name)
+		}
+	}()
+	return f()
+}
+
+// step calls one of the guest's functions, if it has it, and says how it ended.
+func (m *Module) step(ctx context.Context, i *instance, item *hostfuncs.Item, process *wasi.Process, function string) error {
+	code, err := i.enter(ctx, function)
+	if err != nil {
+		return m.outcome(ctx, item, process, i.memory, err)
+	}
+	if code != 0 {
+		return m.failed(function, code, item, i.memory)
+	}
+	return nil
+}
+
+// note logs what went wrong where nobody can be told.
+func (m *Module) note(err error) {
+	if err != nil {
+		m.log.Warn("an instance is in trouble", "module", m.name, "err", err)
+	}
 }
 
 func (m *Module) fileLimit(limit error) error {
@@ -265,19 +360,25 @@ func (m *Module) graceful(ctx context.Context, item *hostfuncs.Item) (context.Co
 	}
 }
 
-// process decides what a guest sees as a WASI program.
-func (m *Module) process(job *beacon.Job, files *guestfs.FS, item *hostfuncs.Item) (wasi.Config, error) {
+// preopens are the guest's names for the item's directory.
+func preopens() []string { return []string{hostfuncs.WorkDir, "/"} }
+
+// process decides what a guest sees as a WASI program. A reactor sees the same
+// in all items: it may look when it is initialised.
+func (m *Module) process(job *beacon.Job, item *hostfuncs.Item) (wasi.Config, error) {
 	cfg := wasi.Config{
-		Args:     []string{m.name, job.Item.Action},
-		Env:      environment(job),
+		Args:     []string{m.name},
+		Env:      environment(),
 		Stdout:   item.Stdout(),
 		Stderr:   item.Stderr(),
-		FS:       files,
-		Preopens: []string{hostfuncs.WorkDir, "/"},
+		FS:       guestfs.None(),
+		Preopens: preopens(),
 	}
 	if !m.entry.command {
 		return cfg, nil
 	}
+	cfg.Args = append(cfg.Args, job.Item.Action)
+	cfg.Env = append(cfg.Env, itemEnvironment(job)...)
 	args, given, err := arguments(job)
 	if err != nil {
 		return cfg, err
@@ -309,10 +410,12 @@ func (m *Module) process(job *beacon.Job, files *guestfs.FS, item *hostfuncs.Ite
 	return cfg, nil
 }
 
-func environment(job *beacon.Job) []string {
+func environment() []string {
+	return []string{"PWD=" + hostfuncs.WorkDir, "TMPDIR=" + hostfuncs.WorkDir}
+}
+
+func itemEnvironment(job *beacon.Job) []string {
 	env := []string{
-		"PWD=" + hostfuncs.WorkDir,
-		"TMPDIR=" + hostfuncs.WorkDir,
 		"BEACON_CAPABILITY=" + job.Item.Capability,
 		"BEACON_ACTION=" + job.Item.Action,
 	}
@@ -348,89 +451,28 @@ func itemJSON(job *beacon.Job) ([]byte, error) {
 // errExit marks an error that is the guest's own exit.
 var errExit = errors.New("the guest exited")
 
-// guest runs one function of a new instance and says how it ended. The instance
-// is gone when it returns.
-func (m *Module) guest(ctx context.Context, job *beacon.Job, item *hostfuncs.Item, process *wasi.Process, function string) (err error) {
-	memory := &allocator{limit: uint64(m.limits.Memory)}
-	defer memory.release()
-	// Instances must be closed on this goroutine, after the guest's end.
-	defer func() {
-		if fault := recover(); fault != nil {
-			m.log.Error("the engine failed", "module", m.name, "fault", fmt.Sprint(fault))
-			err = beacon.Errorf(beacon.Internal, "module %s: the engine failed", m.name)
-		}
-	}()
-	call := abi.WithState(abi.WithState(ctx, item), process)
-	gauge := m.gauge(job)
-	call = abi.WithState(call, gauge)
-	call = experimental.WithMemoryAllocator(call, memory)
-	// Anonymous, so that instances can coexist and none can import another.
-	instance, err := m.engine.InstantiateModule(call, m.code, wazero.NewModuleConfig().WithName("").WithStartFunctions())
-	if err != nil {
-		return m.outcome(ctx, item, process, memory, err)
-	}
-	defer func() {
-		if cerr := instance.Close(context.WithoutCancel(ctx)); cerr != nil {
-			m.log.Warn("closing an instance", "module", m.name, "err", cerr)
-		}
-	}()
-	defer func() {
-		if limit := m.settle(ctx, gauge, instance, item); limit != nil && (err == nil || errors.Is(err, errExit)) {
-			err = limit
-		}
-	}()
-	steps := []struct {
-		name string
-		wish bool
-	}{
-		{"_initialize", m.entry.start && !m.entry.command},
-		{"beacon_initialize", m.entry.initialize && !m.entry.command},
-		{function, true},
-		{"beacon_shutdown", m.entry.shutdown && function == "beacon_execute"},
-	}
-	for _, step := range steps {
-		if !step.wish {
-			continue
-		}
-		results, err := instance.ExportedFunction(step.name).Call(call)
-		if err != nil {
-			return m.outcome(ctx, item, process, memory, err)
-		}
-		if len(results) > 0 && int32(results[0]) != 0 {
-			return m.failed(step.name, int32(results[0]), item, memory)
-		}
-	}
-	return nil
-}
-
-// settle accounts for the fuel of a guest that has ended.
-func (m *Module) settle(ctx context.Context, g *gauge, instance api.Module, item *hostfuncs.Item) error {
-	used, err := g.done(ctx, int64(instance.ExportedGlobal(module.MeterFuel).Get()))
-	if g.limit > 0 && g.job != nil {
-		item.Note(fmt.Sprintf("fuel: %d of %d units", used, g.limit))
-	}
-	return err
-}
-
 // failed is the outcome of a guest that said so itself.
-func (m *Module) failed(function string, code int32, item *hostfuncs.Item, memory *allocator) error {
+func (m *Module) failed(function string, code int32, item *hostfuncs.Item, memory *guestMemory) error {
 	if text := item.Failure(); text != "" {
 		return beacon.Errorf(beacon.Failed, "%s", beacon.Excerpt(text, 4096))
 	}
-	if memory.exceeded.Load() {
-		return m.outOfMemory()
+	if memory.short() {
+		return m.outOfMemory(memory)
 	}
 	return beacon.Errorf(beacon.Failed, "module %s: %s returned %d", m.name, function, code)
 }
 
-func (m *Module) outOfMemory() error {
+func (m *Module) outOfMemory(memory *guestMemory) error {
+	if memory.starved {
+		return beacon.Errorf(beacon.MemoryLimit, "module %s wanted more memory than the worker has left for its guests; raise the worker's Memory, or let it run fewer items at a time", m.name)
+	}
 	return beacon.Errorf(beacon.MemoryLimit, "module %s wanted more than %s of memory; raise it with --memory or the provider's Memory",
 		m.name, megabytes(m.limits.Memory))
 }
 
 // outcome turns the engine's error into ours. What the host knows comes first:
 // a guest can choose its exit code, and some codes mean a deadline to the engine.
-func (m *Module) outcome(ctx context.Context, item *hostfuncs.Item, process *wasi.Process, memory *allocator, err error) error {
+func (m *Module) outcome(ctx context.Context, item *hostfuncs.Item, process *wasi.Process, memory *guestMemory, err error) error {
 	var ours *beacon.Error
 	code, exited := process.Exited()
 	var stop *abi.Stop
@@ -441,8 +483,8 @@ func (m *Module) outcome(ctx context.Context, item *hostfuncs.Item, process *was
 	case stopped && errors.Is(stop.Cause, abi.ErrHost):
 		m.log.Error("a host function failed", "module", m.name, "err", stop.Cause)
 		return beacon.Errorf(beacon.Internal, "module %s: a host function failed", m.name)
-	case exited && code != 0 && memory.exceeded.Load():
-		return m.outOfMemory()
+	case exited && code != 0 && memory.short():
+		return m.outOfMemory(memory)
 	case exited && m.entry.command:
 		return fmt.Errorf("%w with code %d", errExit, int32(code))
 	case exited:
@@ -451,8 +493,8 @@ func (m *Module) outcome(ctx context.Context, item *hostfuncs.Item, process *was
 		return context.Cause(ctx)
 	case stopped:
 		return beacon.Errorf(beacon.Internal, "module %s: %w", m.name, stop.Cause)
-	case memory.exceeded.Load():
-		return m.outOfMemory()
+	case memory.short():
+		return m.outOfMemory(memory)
 	}
 	reason, stack := trap(err)
 	for _, line := range stack {
@@ -484,25 +526,20 @@ func original(line string) string {
 	return fmt.Sprintf("$%d(%s", n-1, rest)
 }
 
-// trap takes the engine's text apart: its first line is the reason, the rest a
-// stack of the guest's functions. Both hold names that the guest chose.
+// trap gives the reason for a fault and a short stack of the guest's functions.
+// Both hold names that the guest chose.
 func trap(err error) (reason string, stack []string) {
-	reason, rest, _ := strings.Cut(err.Error(), "\n")
-	reason, _, _ = strings.Cut(reason, " (recovered by wazero)")
-	if strings.HasPrefix(reason, "start function[") { // whose number is ours and not the author's
-		_, reason, _ = strings.Cut(reason, " failed: ")
+	var t *engine.Trap
+	if !errors.As(err, &t) {
+		return beacon.Excerpt(err.Error(), 500), nil
 	}
-	reason = strings.TrimPrefix(reason, "wasm error: ")
-	_, rest, _ = strings.Cut(rest, "wasm stack trace:\n")
 	repeated := 0
-	for line := range strings.Lines(rest) {
+	for _, line := range t.Stack {
 		if len(stack) >= 32 {
 			break
 		}
-		// Modules have no names with us, which the engine puts before a dot.
-		line = strings.TrimPrefix(strings.TrimSpace(line), ".")
 		if strings.HasPrefix(line, module.MeterModule+".") {
-			continue // where the guest ended is said by what follows
+			continue // where the guest ended is said by what follows, how it was called is ours
 		}
 		line = "  at " + beacon.Excerpt(original(line), 200)
 		if n := len(stack); n > 0 && stack[n-1] == line {
@@ -513,5 +550,5 @@ func trap(err error) (reason string, stack []string) {
 		stack, repeated = append(stack, line), 0
 	}
 	stack = fold(stack, repeated)
-	return beacon.Excerpt(reason, 500), stack
+	return beacon.Excerpt(t.Reason, 500), stack
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/guestfs"
 	"github.com/ultravisor/beacon/hostfuncs"
+	"github.com/ultravisor/beacon/runtime/engine"
 	"github.com/ultravisor/beacon/runtime/module"
 )
 
@@ -40,6 +41,9 @@ type Limits struct {
 	// Describe bounds the time in which a module describes itself when it is
 	// loaded; default 10 s.
 	Describe time.Duration
+	// Initialize bounds the time in which it initialises itself, before there is
+	// an item; default 10 s.
+	Initialize time.Duration
 	// Item bounds what one item hands over, Files what it does with files,
 	// Module the binary itself.
 	Item   hostfuncs.Limits
@@ -61,6 +65,12 @@ type Config struct {
 	// machine and not once per start. What is in it is executed as native code,
 	// so it must belong to this user alone. Empty means no cache on disk.
 	CacheDir string
+	// Memory is what all guests together may have, in bytes: items wait until
+	// there is enough. Default: three quarters of what the machine has, or the
+	// group of processes that it is bounded by (Linux); elsewhere 3 GiB.
+	Memory int64
+	// Engine defaults to engine.Wazero.
+	Engine engine.Engine
 	// Budget is told what guests use of the processor; nil for none.
 	Budget Budget
 	// Log defaults to slog.Default.
@@ -70,6 +80,8 @@ type Config struct {
 // A Runtime loads modules. It is safe for concurrent use.
 type Runtime struct {
 	cacheDir string
+	engine   engine.Engine
+	memory   *memoryBudget
 	budget   Budget
 	log      *slog.Logger
 }
@@ -82,7 +94,16 @@ func New(cfg Config) (*Runtime, error) {
 			return nil, err
 		}
 	}
-	return &Runtime{cacheDir: cfg.CacheDir, budget: cfg.Budget, log: cmp.Or(cfg.Log, slog.Default())}, nil
+	if cfg.Engine == nil {
+		cfg.Engine = engine.Wazero{}
+	}
+	if cfg.Memory <= 0 {
+		cfg.Memory = machineMemory() / 4 * 3
+	}
+	return &Runtime{
+		cacheDir: cfg.CacheDir, engine: cfg.Engine, memory: newMemoryBudget(cfg.Memory),
+		budget: cfg.Budget, log: cmp.Or(cfg.Log, slog.Default()),
+	}, nil
 }
 
 // private makes sure that a directory exists and is ours alone.
@@ -116,6 +137,7 @@ type Source struct {
 	// Config is given by the operator and read by the guest.
 	Config beacon.Settings
 	Limits Limits
+	Pool   Pool
 	// Admit decides about the module once it has said what it wants, and gives
 	// what its jobs may reach; an error refuses the module. Without it, and where
 	// it gives nil, nothing leads out of a job.
@@ -139,36 +161,45 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 	limits := src.Limits
 	limits.Memory = cmp.Or(limits.Memory, DefaultMemory)
 	limits.Describe = cmp.Or(limits.Describe, 10*time.Second)
+	limits.Initialize = cmp.Or(limits.Initialize, 10*time.Second)
 	limits.Memory = min(limits.Memory, 4<<30) / module.PageSize * module.PageSize
 
 	refuse := func(err error) error {
 		return beacon.Errorf(beacon.Refused, "module %s: %w", beacon.Excerpt(src.Name, 128), err)
 	}
-	rewritten, err := module.Rewrite(src.Binary, module.Options{Limits: limits.Module, Grade: limits.grade()})
+	prepared, err := module.Prepare(src.Binary, module.Options{Limits: limits.Module, Grade: limits.grade()},
+		"_initialize", "beacon_initialize", "beacon_describe", "beacon_execute", "beacon_shutdown", "_start")
 	if err != nil {
 		return nil, refuse(err)
 	}
-	entry, err := check(rewritten.Facts, limits.Memory)
+	entry, err := check(prepared.Facts, limits.Memory)
 	if err != nil {
 		return nil, refuse(err)
 	}
 	digest := sha256.Sum256(src.Binary)
 	m := &Module{
-		name:   beacon.Excerpt(src.Name, 128),
-		digest: hex.EncodeToString(digest[:]),
-		facts:  rewritten.Facts,
-		entry:  entry,
-		limits: limits,
-		config: src.Config,
-		budget: r.budget,
-		log:    r.log,
+		name:     beacon.Excerpt(src.Name, 128),
+		digest:   hex.EncodeToString(digest[:]),
+		facts:    prepared.Facts,
+		prepared: prepared,
+		entry:    entry,
+		limits:   limits,
+		config:   src.Config,
+		budget:   r.budget,
+		log:      r.log,
+		engine:   r.engine,
 	}
-	if err := m.compile(ctx, r.cacheDir, rewritten.Binary); err != nil {
+	if err := m.compile(ctx, r.cacheDir, prepared.Binary); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		return nil, refuse(err)
 	}
+	if m.base, err = m.start(); err != nil {
+		return nil, errors.Join(err, m.code.Close(ctx))
+	}
+	prepared.Binary, prepared.Data = nil, nil // have served
+	m.base.initialized = !m.initializes()
 	if err := m.describe(ctx); err != nil {
 		return nil, errors.Join(err, m.Close(ctx))
 	}
@@ -177,5 +208,7 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 			return nil, errors.Join(err, m.Close(ctx))
 		}
 	}
+	m.pool = newPool(m, src.Pool, r.memory)
+	m.pool.warm()
 	return m, nil
 }

@@ -244,13 +244,33 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// The initialisation is part of the snapshot and of no item, unless every item
+// has an instance of its own.
 func TestOrderOfCalls(t *testing.T) {
-	m := load(t, "subject", guest(t, "order"), wasmrt.Limits{})
-	for range 2 {
-		job, _ := newJob(t, "{}")
-		result, err := m.Run(t.Context(), job)
-		require.NoError(t, err)
-		require.Equal(t, []string{"_initialize", "beacon_initialize", "beacon_execute", "beacon_shutdown"}, result.Log)
+	for name, fresh := range map[string]bool{"restored": false, "fresh": true} {
+		t.Run(name, func(t *testing.T) {
+			var log recorder
+			m := loadWith(t, wasmrt.Config{Log: log.logger()}, wasmrt.Source{
+				Name: "subject", Binary: guest(t, "order"), Pool: wasmrt.Pool{Fresh: fresh},
+			})
+			for range 3 {
+				job, _ := newJob(t, "{}")
+				result, err := m.Run(t.Context(), job)
+				require.NoError(t, err)
+				want := []string{"beacon_execute", "beacon_shutdown"}
+				if fresh {
+					want = append([]string{"_initialize", "beacon_initialize"}, want...)
+				}
+				require.Equal(t, want, result.Log)
+			}
+			said := 0
+			if !fresh {
+				said = 1
+			}
+			for _, line := range []string{"line=_initialize", "line=beacon_initialize"} {
+				require.Equal(t, said, strings.Count(log.String(), line))
+			}
+		})
 	}
 }
 

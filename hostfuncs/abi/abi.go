@@ -16,13 +16,44 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"reflect"
 	"slices"
 	"sync"
-
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 )
+
+// A Memory is a guest's memory, from which a native function may read and to
+// which it may write.
+type Memory interface {
+	// Read returns the bytes themselves; false if not all are there.
+	Read(offset, size uint32) ([]byte, bool)
+}
+
+// A ValueType is the type of a parameter or result as WebAssembly has it, by
+// its number there.
+type ValueType byte
+
+// The types that functions on this border use.
+const (
+	TypeI32 ValueType = 0x7f
+	TypeI64 ValueType = 0x7e
+	TypeF64 ValueType = 0x7c
+)
+
+// A Library is a set of functions that guests import from the module Name.
+type Library struct {
+	Name      string
+	Functions []Native
+}
+
+// A Native is a function of the host as an engine needs it.
+type Native struct {
+	Name            string
+	Params, Results []ValueType
+	// Memory is true when Call wants the memory of the guest that called.
+	Memory bool
+	// Call takes its parameters from the stack and leaves its result there. When
+	// it panics with an error, the guest ends.
+	Call func(ctx context.Context, memory Memory, stack []uint64)
+}
 
 // An Errno is what a host function answers; 0 is success. The numbers belong
 // to the module's interface: WASI has its list, beacon_v1 has its own.
@@ -135,7 +166,7 @@ type Call struct {
 	numbers [maxParams]uint64
 	bytes   [maxParams][]byte
 	vectors [][]byte
-	memory  api.Memory
+	memory  Memory
 }
 
 // U32 returns parameter i, an I32, as an unsigned number.
@@ -172,7 +203,7 @@ func (c *Call) PutU32(i int, v uint32) { binary.LittleEndian.PutUint32(c.bytes[i
 func (c *Call) PutU64(i int, v uint64) { binary.LittleEndian.PutUint64(c.bytes[i], v) }
 
 // check resolves the parameters from the stack. ok is false where errno says why.
-func (c *Call) check(params []Param, mem api.Memory, stack []uint64, fault, long Errno) (errno Errno, ok bool) {
+func (c *Call) check(params []Param, mem Memory, stack []uint64, fault, long Errno) (errno Errno, ok bool) {
 	at := 0
 	for i, p := range params {
 		first := stack[at]
@@ -212,7 +243,7 @@ func (c *Call) check(params []Param, mem api.Memory, stack []uint64, fault, long
 
 // view returns the guest's bytes. The capacity is cut, so that an append in a
 // host function cannot write on into the guest's memory.
-func view(mem api.Memory, offset, size uint32) ([]byte, bool) {
+func view(mem Memory, offset, size uint32) ([]byte, bool) {
 	if mem == nil {
 		return nil, false
 	}
@@ -220,7 +251,7 @@ func view(mem api.Memory, offset, size uint32) ([]byte, bool) {
 	return b[:len(b):len(b)], ok
 }
 
-func (c *Call) gather(mem api.Memory, offset, count uint32) bool {
+func (c *Call) gather(mem Memory, offset, count uint32) bool {
 	table, ok := view(mem, offset, count*8) // count is at most a few thousand
 	if !ok {
 		return false
@@ -249,21 +280,21 @@ func (f Function[S]) usesMemory() bool {
 	})
 }
 
-func (f Function[S]) types() (params, results []api.ValueType) {
+func (f Function[S]) types() (params, results []ValueType) {
 	for _, p := range f.Params {
 		switch p.kind {
 		case kindI64:
-			params = append(params, api.ValueTypeI64)
+			params = append(params, TypeI64)
 		case kindF64:
-			params = append(params, api.ValueTypeF64)
+			params = append(params, TypeF64)
 		case kindI32, kindCell, kindPointer:
-			params = append(params, api.ValueTypeI32)
+			params = append(params, TypeI32)
 		case kindIn, kindPrefix, kindOut, kindVectors:
-			params = append(params, api.ValueTypeI32, api.ValueTypeI32)
+			params = append(params, TypeI32, TypeI32)
 		}
 	}
 	if !f.NoResult {
-		results = []api.ValueType{api.ValueTypeI32}
+		results = []ValueType{TypeI32}
 	}
 	return params, results
 }
@@ -280,33 +311,30 @@ func (x Interface[S]) Signatures() map[string]Signature {
 
 // A Signature is the type of a host function.
 type Signature struct {
-	Params, Results []api.ValueType
+	Params, Results []ValueType
 	// Memory is true of a function with pointers: its guest needs a memory.
 	Memory bool
 }
 
-// Instantiate offers the interface to the guests of r.
-func (x Interface[S]) Instantiate(ctx context.Context, r wazero.Runtime) error {
+// Library returns the functions for an engine. A function with too many
+// parameters is a mistake of ours, and a panic.
+func (x Interface[S]) Library() Library {
 	pool := &sync.Pool{New: func() any { return new(Call) }}
-	builder := r.NewHostModuleBuilder(x.Name)
+	library := Library{Name: x.Name}
 	for _, f := range x.Functions {
 		if len(f.Params) > maxParams {
-			return fmt.Errorf("host function %s.%s has %d parameters, limit %d", x.Name, f.Name, len(f.Params), maxParams)
+			panic(fmt.Sprintf("host function %s.%s has %d parameters, limit %d", x.Name, f.Name, len(f.Params), maxParams))
 		}
 		params, results := f.types()
-		builder = builder.NewFunctionBuilder().
-			WithGoModuleFunction(x.adapter(f, pool), params, results).
-			Export(f.Name)
+		library.Functions = append(library.Functions, Native{
+			Name: f.Name, Params: params, Results: results, Memory: f.usesMemory(), Call: x.adapter(f, pool),
+		})
 	}
-	if _, err := builder.Instantiate(ctx); err != nil {
-		return fmt.Errorf("offer host functions %s: %w", x.Name, err)
-	}
-	return nil
+	return library
 }
 
-func (x Interface[S]) adapter(f Function[S], pool *sync.Pool) api.GoModuleFunc {
-	usesMemory := f.usesMemory()
-	return func(ctx context.Context, mod api.Module, stack []uint64) {
+func (x Interface[S]) adapter(f Function[S], pool *sync.Pool) func(context.Context, Memory, []uint64) {
+	return func(ctx context.Context, memory Memory, stack []uint64) {
 		state, ok := State[S](ctx)
 		if !ok {
 			panic(&Stop{fmt.Errorf("host function %s.%s was called outside of a work item", x.Name, f.Name)})
@@ -325,10 +353,7 @@ func (x Interface[S]) adapter(f Function[S], pool *sync.Pool) api.GoModuleFunc {
 				panic(stopOf(fault, x.Name, f.Name))
 			}
 		}()
-		c.Ctx = ctx
-		if usesMemory {
-			c.memory = memoryOf(mod)
-		}
+		c.Ctx, c.memory = ctx, memory
 		errno, ok := c.check(f.Params, c.memory, stack, x.Fault, x.Long)
 		if ok {
 			errno = f.Func(state, c)
@@ -339,20 +364,11 @@ func (x Interface[S]) adapter(f Function[S], pool *sync.Pool) api.GoModuleFunc {
 	}
 }
 
-// memoryOf returns nil for a module without memory, where the engine has a nil
-// pointer in the interface.
-func memoryOf(mod api.Module) api.Memory {
-	if mem := mod.Memory(); mem != nil && !reflect.ValueOf(mem).IsNil() {
-		return mem
-	}
-	return nil
-}
-
 // ErrHost marks a fault of the host itself in a host function.
 var ErrHost = errors.New("host function failed")
 
 // stopOf keeps a Stop and turns any other panic, which is a fault of ours,
-// into one: wazero would put our stack and paths into the error's text.
+// into one: an engine might put our stack and paths into the error's text.
 func stopOf(fault any, module, name string) *Stop {
 	if err, ok := fault.(error); ok {
 		var stop *Stop

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ultravisor/beacon/hostfuncs/abi"
+	"github.com/ultravisor/beacon/runtime/engine"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -45,7 +46,13 @@ func handle(s *state, c *abi.Call) abi.Errno {
 func guest(x abi.Interface[*state], pages int) []byte {
 	leb := func(n int) string { return string(binary.AppendUvarint(nil, uint64(n))) }
 	name := func(s string) string { return leb(len(s)) + s }
-	types := func(list []api.ValueType) string { return leb(len(list)) + string(list) }
+	types := func(list []abi.ValueType) string {
+		out := leb(len(list))
+		for _, t := range list {
+			out += string(t)
+		}
+		return out
+	}
 	var typeSection, imports, functions, exports, bodies string
 	n := len(x.Functions)
 	for i, f := range x.Functions {
@@ -88,7 +95,7 @@ func instance(t testing.TB, functions []abi.Function[*state], pages int) (api.Mo
 	ctx := context.Background()
 	r := wazero.NewRuntime(ctx)
 	t.Cleanup(func() { require.NoError(t, r.Close(ctx)) })
-	require.NoError(t, x.Instantiate(ctx, r))
+	require.NoError(t, engine.Offer(ctx, r, x.Library()))
 	mod, err := r.Instantiate(ctx, guest(x, pages))
 	require.NoError(t, err)
 	return mod, func(ctx context.Context, name string, params ...uint64) (uint64, error) {
@@ -340,7 +347,7 @@ func TestEnter(t *testing.T) {
 	}}
 	r := wazero.NewRuntime(ctx)
 	t.Cleanup(func() { require.NoError(t, r.Close(ctx)) })
-	require.NoError(t, x.Instantiate(ctx, r))
+	require.NoError(t, engine.Offer(ctx, r, x.Library()))
 	mod, err := r.Instantiate(ctx, guest(x, 1))
 	require.NoError(t, err)
 	s := &state{}
@@ -360,12 +367,9 @@ func TestNoResult(t *testing.T) {
 }
 
 func TestTooManyParameters(t *testing.T) {
-	ctx := context.Background()
-	r := wazero.NewRuntime(ctx)
-	t.Cleanup(func() { require.NoError(t, r.Close(ctx)) })
 	params := make([]abi.Param, 10)
 	x := abi.Interface[*state]{Name: "test_v1", Functions: one("f", params...)}
-	require.ErrorContains(t, x.Instantiate(ctx, r), "test_v1.f has 10 parameters, limit 9")
+	require.PanicsWithValue(t, "host function test_v1.f has 10 parameters, limit 9", func() { x.Library() })
 }
 
 func TestSignatures(t *testing.T) {
@@ -373,10 +377,10 @@ func TestSignatures(t *testing.T) {
 		{Name: "a", Params: []abi.Param{abi.I32, abi.I64, abi.F64}},
 		{Name: "b", Params: []abi.Param{abi.In(1), abi.Prefix(1), abi.Out(1), abi.Cell(4), abi.Vectors(1), abi.Pointer}, NoResult: true},
 	}}
-	const i32, i64, f64 = api.ValueTypeI32, api.ValueTypeI64, api.ValueTypeF64
+	const i32, i64, f64 = abi.TypeI32, abi.TypeI64, abi.TypeF64
 	require.Equal(t, map[string]abi.Signature{
-		"a": {Params: []api.ValueType{i32, i64, f64}, Results: []api.ValueType{i32}},
-		"b": {Params: []api.ValueType{i32, i32, i32, i32, i32, i32, i32, i32, i32, i32}, Memory: true},
+		"a": {Params: []abi.ValueType{i32, i64, f64}, Results: []abi.ValueType{i32}},
+		"b": {Params: []abi.ValueType{i32, i32, i32, i32, i32, i32, i32, i32, i32, i32}, Memory: true},
 	}, x.Signatures())
 }
 
@@ -386,7 +390,7 @@ func TestConcurrent(t *testing.T) {
 	x := abi.Interface[*state]{Name: "test_v1", Functions: one("f", abi.In(8), abi.Vectors(2))}
 	r := wazero.NewRuntime(ctx)
 	t.Cleanup(func() { require.NoError(t, r.Close(ctx)) })
-	require.NoError(t, x.Instantiate(ctx, r))
+	require.NoError(t, engine.Offer(ctx, r, x.Library()))
 	code, err := r.CompileModule(ctx, guest(x, 1))
 	require.NoError(t, err)
 	done := make(chan error, 8)

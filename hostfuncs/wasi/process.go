@@ -79,6 +79,42 @@ func NewProcess(cfg Config) *Process {
 	return p
 }
 
+// Continue gives the descriptors of a process that has not started the flags
+// that another one's Flags returned.
+func (p *Process) Continue(flags []uint16) {
+	for i := range min(len(p.table), len(flags)) {
+		p.table[i].flags = flags[i]
+	}
+}
+
+// Attach gives the process other files than its Config had, for a guest that
+// initialises before there are any. Files that are open stay open.
+func (p *Process) Attach(files *guestfs.FS) { p.cfg.FS = files }
+
+// Flags returns the flags of the standard descriptors and preopens, for a
+// process that is to Continue where this one was. ok is false if the guest
+// has opened, closed or moved descriptors, or has exited: no other process can
+// go on from there.
+func (p *Process) Flags() (flags []uint16, ok bool) {
+	fresh := NewProcess(p.cfg)
+	if len(p.table) < len(fresh.table) || p.exited {
+		return nil, false
+	}
+	for i, d := range p.table {
+		if i >= len(fresh.table) {
+			if d.kind != kindNone {
+				return nil, false
+			}
+			continue
+		}
+		if want := fresh.table[i]; d.kind != want.kind || d.preopen != want.preopen || d.file != nil {
+			return nil, false
+		}
+		flags = append(flags, d.flags)
+	}
+	return flags, true
+}
+
 // Exited returns the code given to proc_exit, if the guest called it.
 func (p *Process) Exited() (code uint32, ok bool) { return p.code, p.exited }
 

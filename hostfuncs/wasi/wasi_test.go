@@ -19,6 +19,7 @@ import (
 	"github.com/ultravisor/beacon/guestfs"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
 	"github.com/ultravisor/beacon/hostfuncs/wasi"
+	"github.com/ultravisor/beacon/runtime/engine"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,7 +64,7 @@ func newRuntime(t testing.TB) wazero.Runtime {
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().
 		WithCloseOnContextDone(true).WithDebugInfoEnabled(false).WithMemoryLimitPages(4096))
 	t.Cleanup(func() { require.NoError(t, r.Close(ctx)) })
-	require.NoError(t, wasi.Interface().Instantiate(ctx, r))
+	require.NoError(t, engine.Offer(ctx, r, wasi.Interface().Library()))
 	return r
 }
 

@@ -30,6 +30,7 @@ const (
 	editLength                     // insert: charge the length on top of the stack
 	editReturn                     // replace: leave the block that the function is put into; value is its label
 	editTailCall                   // insert: the stack is given back, before a call that ends the function
+	editTaint                      // insert: mark that a table or segment changes
 )
 
 // A body is a function that was read.
@@ -355,6 +356,7 @@ func (c *code) instruction() {
 		c.pop(I32)
 		c.push(t)
 	case opTableSet:
+		c.taint(at)
 		c.pop(c.p.tables[r.index("table", len(c.p.tables))])
 		c.pop(I32)
 	case opRefNull:
@@ -694,7 +696,18 @@ func (c *code) memoryIndex() {
 	}
 }
 
+// taint marks an instruction after which an instance cannot be put back.
+func (c *code) taint(at int) {
+	if prepare := c.p.preparation(); prepare != nil {
+		prepare.taints = true
+		c.edit(at, 0, editTaint, 0)
+	}
+}
+
 func (c *code) dataIndex() int {
+	if prepare := c.p.preparation(); prepare != nil {
+		prepare.usesData = true
+	}
 	if c.p.declared < 0 {
 		fail(c.r.position(), "use of a data segment without the section that counts them")
 	}
@@ -729,6 +742,7 @@ func (c *code) misc(at int) {
 		c.edit(at, c.here()-at, editMemoryInit, segment)
 	case miscDataDrop:
 		c.dataIndex()
+		c.taint(at)
 	case miscMemoryCopy:
 		c.memoryIndex()
 		c.memoryIndex()
@@ -741,17 +755,21 @@ func (c *code) misc(at int) {
 		if elements != table {
 			fail(start, "table of %s initialised from %s", table, elements)
 		}
+		c.taint(at)
 		c.edit(at, 0, editLength, 0)
 	case miscElemDrop:
 		c.elementIndex()
+		c.taint(at)
 	case miscTableCopy:
 		to, from := c.tableIndex(), c.tableIndex()
 		if to != from {
 			fail(start, "table of %s copied from one of %s", to, from)
 		}
+		c.taint(at)
 		c.edit(at, 0, editLength, 0)
 	case miscTableGrow:
 		table := c.tableIndex()
+		c.taint(at)
 		c.edit(at, 0, editLength, 0)
 		c.pop(I32)
 		c.pop(table)
@@ -759,6 +777,7 @@ func (c *code) misc(at int) {
 		return
 	case miscTableFill:
 		table := c.tableIndex()
+		c.taint(at)
 		c.edit(at, 0, editLength, 0)
 		c.pop(I32)
 		c.pop(table)

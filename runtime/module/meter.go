@@ -82,8 +82,9 @@ func Rewrite(binary []byte, options Options) (*Rewritten, error) {
 
 // A writer puts the rewritten module together.
 type writer struct {
-	p      *parser
-	bodies []byte // rewritten functions, each with its size
+	p       *parser
+	prepare *preparation // nil if there is nothing but metering to be done
+	bodies  []byte       // rewritten functions, each with its size
 	// inits are the data segments that memory.init uses, each with a helper.
 	inits   []int
 	initsOf map[int]int
@@ -155,7 +156,7 @@ func (w *writer) section(out []byte, id int) []byte {
 		b = append(b, byte(Function))
 		b = number(b, w.typeRefill())
 	case 3:
-		b = vector(r, present, helpers+len(w.inits))
+		b = vector(r, present, helpers+len(w.inits)+w.addedFunctions())
 		b = number(b, w.typeBulk())
 		b = number(b, w.typeBulk())
 		b = number(b, w.typeLength())
@@ -163,17 +164,29 @@ func (w *writer) section(out []byte, id int) []byte {
 		for range w.inits {
 			b = number(b, w.typeBulk())
 		}
+		for range w.addedFunctions() {
+			b = number(b, w.typeLength())
+		}
 	case 4:
 		if !present {
 			return out
 		}
 		b = w.tables(r)
+	case 5:
+		switch {
+		case !present:
+			return out
+		case w.prepare == nil:
+			b = content
+		default:
+			b = w.memory(r)
+		}
 	case 6:
 		b = w.globals(r, present)
 	case 7:
 		b = w.exports(r, present)
 	case 8:
-		if !present {
+		if !present || w.prepare != nil {
 			return out
 		}
 		b = number(nil, w.moved(r.u32()))
@@ -184,6 +197,15 @@ func (w *writer) section(out []byte, id int) []byte {
 		b = w.elements(r)
 	case 10:
 		b = w.code()
+	case 11, 12:
+		switch {
+		case !present || w.prepare.dropsData():
+			return out
+		case id == 11 && w.prepare.takesData():
+			b = w.dataSection()
+		default:
+			b = content
+		}
 	default:
 		if !present {
 			return out
@@ -226,13 +248,14 @@ func (w *writer) globals(r *reader, present bool) []byte {
 	if present {
 		n = r.u32()
 	}
-	b := number(nil, n+2)
+	b := number(nil, n+2+w.addedGlobals())
 	for range n {
 		b = append(b, r.byte(), r.byte())
 		b = w.constant(b, r)
 	}
 	b = append(b, byte(I64), 1, opI64Const, 0, opEnd)
-	return append(signed(append(b, byte(I64), 1, opI64Const), StackSize), opEnd)
+	b = append(signed(append(b, byte(I64), 1, opI64Const), StackSize), opEnd)
+	return w.addGlobals(b)
 }
 
 func (w *writer) exports(r *reader, present bool) []byte {
@@ -240,7 +263,8 @@ func (w *writer) exports(r *reader, present bool) []byte {
 	if present {
 		n = r.u32()
 	}
-	b := number(nil, n+2)
+	added, more := w.addedExports()
+	b := number(nil, n+2+added)
 	for range n {
 		b = name(b, r.name(w.p.limits.Name))
 		kind := Kind(r.byte())
@@ -252,7 +276,8 @@ func (w *writer) exports(r *reader, present bool) []byte {
 		b = number(b, index)
 	}
 	b = number(append(name(b, MeterFuel), byte(Global)), w.fuel())
-	return number(append(name(b, MeterStack), byte(Global)), w.stack())
+	b = number(append(name(b, MeterStack), byte(Global)), w.stack())
+	return append(b, more...)
 }
 
 func (w *writer) elements(r *reader) []byte {
@@ -308,11 +333,14 @@ func (w *writer) code() []byte {
 	for _, segment := range w.inits {
 		b = w.sized(b, func(b []byte) []byte { return w.initHelper(b, segment) })
 	}
+	if w.prepare != nil {
+		b = w.sized(b, w.doorBody)
+	}
 	return b
 }
 
 // functions is how many the rewritten module defines.
-func (w *writer) functions() int { return w.p.bodies + helpers + len(w.inits) }
+func (w *writer) functions() int { return w.p.bodies + helpers + len(w.inits) + w.addedFunctions() }
 
 // sized appends what one function makes, with its length before it.
 func (w *writer) sized(b []byte, content func([]byte) []byte) []byte {
@@ -432,6 +460,8 @@ func (w *writer) edited(b []byte, f body) []byte {
 			}
 		case editTailCall:
 			b = w.push(b, f.frame)
+		case editTaint:
+			b = w.markTaint(b)
 		}
 	}
 	return w.copied(b, f, from, len(f.code))
@@ -679,12 +709,13 @@ func (w *writer) copyHelper(b []byte) []byte {
 // names keeps the names of functions, for the stack of a guest that broke
 // down. Anything odd in them drops them: they are not part of the program.
 func (w *writer) names(out []byte) (named []byte) {
+	added := w.addedNames()
 	defer func() {
 		if fault := recover(); fault != nil {
 			if _, ok := fault.(*Error); !ok {
 				panic(fault)
 			}
-			named = out
+			named = nameSection(out, w.addedFunctions(), added)
 		}
 	}()
 	r := &reader{buf: w.p.names}
@@ -695,7 +726,7 @@ func (w *writer) names(out []byte) (named []byte) {
 			continue
 		}
 		n := s.count("names", 2, w.p.limits.Functions)
-		list := number(nil, n)
+		var list []byte
 		last := -1
 		for range n {
 			f := s.index("function", len(w.p.functions))
@@ -706,16 +737,23 @@ func (w *writer) names(out []byte) (named []byte) {
 			list = number(list, w.moved(f))
 			list = name(list, s.name(w.p.limits.Name))
 		}
-		var content []byte
-		content = name(content, "name")
-		content = append(content, 1)
-		content = number(content, len(list))
-		content = append(content, list...)
-		out = append(out, 0)
-		out = number(out, len(content))
-		return append(out, content...)
+		return nameSection(out, n+w.addedFunctions(), append(list, added...))
 	}
-	return out
+	return nameSection(out, w.addedFunctions(), added)
+}
+
+// nameSection appends the section with n names of functions, if there are any.
+func nameSection(out []byte, n int, list []byte) []byte {
+	if n == 0 {
+		return out
+	}
+	list = append(number(nil, n), list...)
+	content := append(name(nil, "name"), 1)
+	content = number(content, len(list))
+	content = append(content, list...)
+	out = append(out, 0)
+	out = number(out, len(content))
+	return append(out, content...)
 }
 
 // number appends an unsigned LEB128 number.

@@ -233,6 +233,10 @@ func Parse(file []byte, limits Limits) (*Facts, error) {
 
 // parse reads the sections, and the code as well if it is to be rewritten.
 func parse(file []byte, options Options, code bool) (p *parser, err error) {
+	return parsePrepared(file, options, code, nil)
+}
+
+func parsePrepared(file []byte, options Options, code bool, prepare *preparation) (p *parser, err error) {
 	limits := options.Limits.withDefaults()
 	if err := recognise(file); err != nil {
 		return nil, err
@@ -255,9 +259,11 @@ func parse(file []byte, options Options, code bool) (p *parser, err error) {
 		facts:    &Facts{Size: len(file)},
 		sections: map[int][]byte{},
 		referred: map[int]bool{},
+		start:    -1,
 	}
 	if code {
 		p.writer = newWriter(p)
+		p.writer.prepare = prepare
 	}
 	p.module(&reader{buf: file, at: 8})
 	return p, nil
@@ -300,6 +306,8 @@ type parser struct {
 	declared  int          // data segments according to the data count section, -1 unknown
 	elements  []ValueType  // of the element segments
 	referred  map[int]bool // functions that the code may refer to
+	start     int          // the start function, -1 none
+	exported  []int        // the index of each export
 
 	writer   *writer        // rewrites the code, nil to leave it alone
 	room     room           // of the function that was read last
@@ -310,6 +318,14 @@ type parser struct {
 	targets  int            // of br_table in all functions
 	loops    int            // in all functions
 	lengths  []int          // of the data segments
+	data     []dataSegment  // the same, if they may be taken out
+}
+
+// A dataSegment goes to a place in the memory if it is active.
+type dataSegment struct {
+	active, known bool // whether the place is
+	offset        int
+	bytes         []byte
 }
 
 type globalType struct {
@@ -391,6 +407,7 @@ func (p *parser) section(id int, r *reader) {
 		if t := p.types[p.functions[f]]; len(t.Params)+len(t.Results) > 0 {
 			fail(start, "the start function is %s", t)
 		}
+		p.start = f
 		p.facts.HasStart = true
 	case 9:
 		p.elementSection(r)
@@ -510,20 +527,22 @@ func (p *parser) exportSection(r *reader) {
 			fail(r.position(), "two exports of one name")
 		}
 		seen[e.Name] = true
+		index := 0
 		switch e.Kind {
 		case Function:
-			f := r.index("function", len(p.functions))
-			e.Signature = p.types[p.functions[f]]
-			p.referred[f] = true
+			index = r.index("function", len(p.functions))
+			e.Signature = p.types[p.functions[index]]
+			p.referred[index] = true
 		case Table:
-			r.index("table", len(p.tables))
+			index = r.index("table", len(p.tables))
 		case Memory:
-			r.index("memory", p.memories)
+			index = r.index("memory", p.memories)
 		case Global:
-			r.index("global", len(p.globals))
+			index = r.index("global", len(p.globals))
 		default:
 			fail(r.position()-1, "export of an unknown kind %d", e.Kind)
 		}
+		p.exported = append(p.exported, index)
 		p.facts.Exports = append(p.facts.Exports, e)
 	}
 }
@@ -611,17 +630,44 @@ func (p *parser) dataSection(r *reader) {
 		if flags == 2 {
 			r.index("memory", p.memories)
 		}
-		if flags != 1 {
+		segment := dataSegment{active: flags != 1}
+		if segment.active {
 			if p.memories == 0 {
 				fail(r.position(), "memory 0, but there are 0")
 			}
+			from := r.at
 			p.constant(r, I32)
+			segment.offset, segment.known = offset(r.buf[from:r.at])
 		}
 		length := r.u32()
-		r.bytes(length)
+		segment.bytes = r.bytes(length)
 		p.lengths = append(p.lengths, length)
+		if p.writer != nil && p.writer.prepare != nil {
+			p.data = append(p.data, segment)
+		}
 	}
 	p.facts.DataSegments = n
+}
+
+// offset is the value of a constant expression that is one number.
+func offset(expression []byte) (int, bool) {
+	if len(expression) < 3 || expression[0] != opI32Const {
+		return 0, false
+	}
+	var v uint32
+	for i, c := range expression[1 : len(expression)-1] {
+		if i == 5 {
+			return 0, false
+		}
+		v |= uint32(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			if i < 4 && c&0x40 != 0 {
+				v |= ^uint32(0) << (7 * (i + 1))
+			}
+			return int(v), i == len(expression)-3
+		}
+	}
+	return 0, false
 }
 
 func fail(offset int, format string, args ...any) {

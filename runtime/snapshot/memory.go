@@ -1,0 +1,211 @@
+package snapshot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// A Method is a way to put a memory back to its image. All have the same effect
+// and differ in what they cost.
+type Method int
+
+// The methods. Compare works everywhere, the others on Linux.
+const (
+	// Compare looks at every page and copies those that differ.
+	Compare Method = iota
+	// Discard lets the kernel drop everything that was written: nothing to copy,
+	// but each page that the next item writes to must be made again.
+	Discard
+	// Pagemap asks the kernel page by page which were written to, and copies them.
+	Pagemap
+	// Scan is Pagemap with one call for all pages (Linux 6.7).
+	Scan
+)
+
+func (m Method) String() string {
+	switch m {
+	case Compare:
+		return "compare"
+	case Discard:
+		return "discard"
+	case Pagemap:
+		return "pagemap"
+	case Scan:
+		return "scan"
+	}
+	return fmt.Sprintf("method %d", int(m))
+}
+
+const (
+	// keepBytes is how much of its own memory Restore leaves a Memory at most,
+	// so that the next item finds its pages there.
+	keepBytes = 4 << 20
+	// keepGrown is how much more than the image stays usable: for a guest that
+	// grows its memory in every item that saves calls to the kernel.
+	keepGrown = 4 << 20
+)
+
+// A Memory is the memory of one guest. Its methods must not be called at the
+// same time.
+type Memory struct {
+	image  *Image
+	method Method
+	space  space
+	// size is what the guest has. All bytes from there to usable are addresses
+	// that can be written to, and after Restore zero.
+	size, usable int
+	max          int
+	own          int
+}
+
+// NewMemory makes a memory with the image's content that can grow to max bytes.
+func (i *Image) NewMemory(max int, method Method) (*Memory, error) {
+	if max < i.size {
+		return nil, fmt.Errorf("a memory of at most %d bytes cannot hold an image of %d bytes", max, i.size)
+	}
+	if !i.supports(method) {
+		return nil, fmt.Errorf("method %s: %w", method, errors.ErrUnsupported)
+	}
+	return i.newMemory(max, method)
+}
+
+func (i *Image) newMemory(max int, method Method) (*Memory, error) {
+	m := &Memory{image: i, method: method, size: i.size, usable: i.size, max: max}
+	if err := m.space.open(i, max); err != nil {
+		return nil, err
+	}
+	i.users.Add(1)
+	return m, nil
+}
+
+// Bytes is the memory as it is. A later Resize may move it.
+func (m *Memory) Bytes() []byte { return m.space.bytes(m.size) }
+
+// Size is the number of bytes that the guest has.
+func (m *Memory) Size() int { return m.size }
+
+// Max is what the memory can grow to, in bytes.
+func (m *Memory) Max() int { return m.max }
+
+// Method is how Restore works.
+func (m *Memory) Method() Method { return m.method }
+
+// Grow makes the memory larger; what is new is zero. It is false when size is
+// more than the maximum, or the machine has no memory left.
+func (m *Memory) Grow(size int) bool {
+	if size < m.size || size > m.max {
+		return false
+	}
+	if size > m.usable {
+		if m.space.extend(m.usable, size) != nil {
+			return false
+		}
+		m.usable = size
+	}
+	m.size = size
+	return true
+}
+
+// Restore puts the memory back to its image, its size included. After an error
+// the memory may only be closed.
+func (m *Memory) Restore() error {
+	var err error
+	m.own = 0
+	switch m.method {
+	case Compare:
+		err = m.compare()
+	case Discard:
+		err = m.space.discard(0, m.usable)
+	case Pagemap:
+		err = m.restoreWritten(pagemap)
+	case Scan:
+		err = m.restoreWritten(scan)
+	}
+	if err == nil && m.usable > m.image.size+keepGrown {
+		err = m.space.shrink(m.image.size+keepGrown, m.usable)
+		m.usable = m.image.size + keepGrown
+	}
+	m.size = m.image.size
+	if err != nil {
+		return fmt.Errorf("restore a memory (%s): %w", m.method, err)
+	}
+	return nil
+}
+
+// Own is about how many bytes the memory has that it shares with no other, as
+// far as the last Restore could tell.
+func (m *Memory) Own() int { return m.own }
+
+// Cool gives back to the system what a restored memory holds for its next item.
+func (m *Memory) Cool() error {
+	if err := m.space.cool(m.image, m.usable); err != nil {
+		return fmt.Errorf("cool a memory: %w", err)
+	}
+	m.own = 0
+	return nil
+}
+
+// Close gives the memory back. Whatever may still look at it must have ended.
+func (m *Memory) Close() error {
+	return errors.Join(m.space.close(), m.image.release())
+}
+
+// Changed lists the pages, by number, that are not as in the image.
+func (m *Memory) Changed() []int {
+	var pages []int
+	b := m.space.bytes(m.usable)
+	for at := 0; at < len(b); at += pageSize {
+		if !m.same(b, at, min(at+pageSize, len(b))) {
+			pages = append(pages, at/pageSize)
+		}
+	}
+	return pages
+}
+
+// same compares a part of a page with the image.
+func (m *Memory) same(b []byte, from, to int) bool {
+	if inside := min(to, m.image.size); from < inside {
+		if !bytes.Equal(b[from:inside], m.image.bytes[from:inside]) {
+			return false
+		}
+		from = inside
+	}
+	return zero(b[from:to])
+}
+
+// put restores a range.
+func (m *Memory) put(b []byte, from, to int) {
+	if inside := min(to, m.image.size); from < inside {
+		copy(b[from:inside], m.image.bytes[from:inside])
+		from = inside
+	}
+	clear(b[from:to])
+}
+
+func (m *Memory) compare() error {
+	b := m.space.bytes(m.usable)
+	for at := 0; at < m.image.size; at += pageSize {
+		end := min(at+pageSize, m.image.size)
+		if !bytes.Equal(b[at:end], m.image.bytes[at:end]) {
+			copy(b[at:end], m.image.bytes[at:end])
+		}
+	}
+	m.own = m.usable
+	clear(b[m.image.size:])
+	return nil
+}
+
+// restoreWritten puts back what written finds: ranges of pages that are the
+// memory's own. Of the ones beyond keepBytes it makes shared ones again.
+func (m *Memory) restoreWritten(written func(memory []byte, visit func(from, to int) error) error) error {
+	b := m.space.bytes(m.usable)
+	return written(b, func(from, to int) error {
+		if m.own+to-from > keepBytes {
+			return m.space.discard(from, to)
+		}
+		m.own += to - from
+		m.put(b, from, to)
+		return nil
+	})
+}
