@@ -31,6 +31,9 @@ type state struct {
 	taken time.Time
 }
 
+// stale reports whether the state is too old to be used.
+func (s *state) stale(age time.Duration) bool { return s.fixed && time.Since(s.taken) > age }
+
 func (s *state) size() int64 {
 	if s.image == nil {
 		return 0

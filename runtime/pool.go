@@ -95,7 +95,7 @@ func newPool(m *Module, config Pool, b *memoryBudget) *pool {
 
 // close ends what the pool does in the background and frees its instances, of
 // which none may be at work.
-func (p *pool) close(ctx context.Context) error {
+func (p *pool) close() error {
 	p.budget.part(p)
 	p.end()
 	p.mu.Lock()
@@ -146,7 +146,7 @@ func (p *pool) state(ctx context.Context) (*state, error) {
 		switch {
 		case p.config.Fresh || p.module.base.initialized || p.lasting() != "":
 			return p.module.base.retain(), nil
-		case p.current != nil && !(p.current.fixed && time.Since(p.current.taken) > p.config.Age):
+		case p.current != nil && !p.current.stale(p.config.Age):
 			return p.current.retain(), nil
 		case p.current == nil && p.problem != nil && time.Now().Before(p.retry):
 			return p.module.base.retain(), nil

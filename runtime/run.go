@@ -73,7 +73,7 @@ func (m *Module) Close(ctx context.Context) error {
 	m.closed = true
 	var err error
 	if m.pool != nil {
-		err = m.pool.close(ctx)
+		err = m.pool.close()
 	}
 	return errors.Join(err, m.base.release(), m.code.Close(ctx))
 }

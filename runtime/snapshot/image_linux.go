@@ -136,7 +136,7 @@ type (
 		size, flags, start, end, walkEnd, vec, vecLen, maxPages       uint64
 		categoryInverted, categoryMask, categoryAnyofMask, returnMask uint64
 	}
-	scanRegion struct{ start, end, categories uint64 }
+	scanRegion struct{ start, end, _ uint64 } // the last are the categories
 )
 
 const (

@@ -114,7 +114,7 @@ func (m *Memory) Restore() error {
 	m.own = 0
 	switch m.method {
 	case Compare:
-		err = m.compare()
+		m.compare()
 	case Discard:
 		err = m.space.discard(0, m.usable)
 	case Pagemap:
@@ -183,7 +183,7 @@ func (m *Memory) put(b []byte, from, to int) {
 	clear(b[from:to])
 }
 
-func (m *Memory) compare() error {
+func (m *Memory) compare() {
 	b := m.space.bytes(m.usable)
 	for at := 0; at < m.image.size; at += pageSize {
 		end := min(at+pageSize, m.image.size)
@@ -193,7 +193,6 @@ func (m *Memory) compare() error {
 	}
 	m.own = m.usable
 	clear(b[m.image.size:])
-	return nil
 }
 
 // restoreWritten puts back what written finds: ranges of pages that are the

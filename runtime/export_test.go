@@ -1,0 +1,60 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Differences compares all idle instances with ones that are newly made in the
+// same state: memory, its size, and globals.
+func (m *Module) Differences(ctx context.Context) (found []string, err error) {
+	m.pool.mu.Lock()
+	defer m.pool.mu.Unlock()
+	for n, i := range m.pool.idle {
+		fresh, ferr := m.instantiate(ctx, i.state)
+		if ferr != nil {
+			return nil, ferr
+		}
+		found = append(found, i.differences(n, fresh)...)
+		err = errors.Join(err, fresh.close(ctx))
+	}
+	return found, err
+}
+
+func (i *instance) differences(n int, fresh *instance) (found []string) {
+	differs := func(what string, got, want any) {
+		if got != want {
+			found = append(found, fmt.Sprintf("instance %d: %s is %v, want %v", n, what, got, want))
+		}
+	}
+	if i.memory != nil {
+		differs("the size of the memory", i.memory.Size(), fresh.memory.Size())
+		if got, want := i.memory.Bytes(), fresh.memory.Bytes(); !bytes.Equal(got, want) {
+			for at := range min(len(got), len(want)) {
+				if got[at] != want[at] {
+					differs(fmt.Sprintf("byte %d", at), got[at], want[at])
+					break
+				}
+			}
+		}
+	}
+	for at, g := range i.globals {
+		differs(fmt.Sprintf("global %d", at), g.Get(), fresh.globals[at].Get())
+	}
+	differs("the stack", i.stack.Get(), fresh.stack.Get())
+	differs("the taint", i.tainted(), false)
+	return found
+}
+
+// Tenants lists whose idle instances are.
+func (m *Module) Tenants() map[string]int {
+	m.pool.mu.Lock()
+	defer m.pool.mu.Unlock()
+	all := map[string]int{}
+	for _, i := range m.pool.idle {
+		all[i.tenant]++
+	}
+	return all
+}

@@ -1,0 +1,128 @@
+package runtime_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ultravisor/beacon"
+	wasmrt "github.com/ultravisor/beacon/runtime"
+)
+
+// The steps of testdata/mess.wat: what can be put back, what cannot, and other
+// ends than a clean return.
+const (
+	messSteps  = "wwwwffccmggvopknbrd"
+	messTaints = "TGFCIDE"
+	messEnds   = "XQN"
+)
+
+// program makes a random one of the given steps.
+func messProgram(random *rand.Rand, steps string, length int) string {
+	var b strings.Builder
+	for range random.IntN(length) {
+		fmt.Fprintf(&b, "%c%08x%08x", steps[random.IntN(len(steps))], random.Uint32(), random.Uint32()>>random.IntN(32))
+	}
+	return b.String()
+}
+
+// messRun runs an item and returns what its guest saw before it did anything.
+func messRun(ctx context.Context, t *testing.T, m *wasmrt.Module, tenant, program string) (seen string, err error) {
+	t.Helper()
+	job, _ := newJob(t, fmt.Sprintf(`{"Program": %q}`, program))
+	job.Tenant = tenant
+	result, err := m.Run(ctx, job)
+	if err != nil {
+		return "", err
+	}
+	raw, err := json.Marshal(result.Outputs["Seen"])
+	require.NoError(t, err)
+	return string(raw), nil
+}
+
+// Whatever an item does, the next one finds the instance as it was after
+// initialisation, and so it is, byte by byte.
+func TestNothingIsLeft(t *testing.T) {
+	for name, pool := range map[string]wasmrt.Pool{
+		"restored":  {},
+		"one":       {Ready: -1, Most: 1},
+		"all fresh": {Fresh: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{Name: "subject", Binary: guest(t, "mess"), Pool: pool})
+			pristine, err := messRun(t.Context(), t, m, "", "")
+			require.NoError(t, err)
+			require.Contains(t, pristine, `"0000006f"`, "11 and the 100 of the start function")
+			random := rand.New(rand.NewPCG(1, 2))
+			clean := 0
+			for n := range 150 {
+				steps := messSteps
+				switch n % 10 {
+				case 8:
+					steps += messTaints
+				case 9:
+					steps += messEnds
+				}
+				program := messProgram(random, steps, 40)
+				seen, err := messRun(t.Context(), t, m, fmt.Sprint("tenant", n%3), program)
+				if err != nil {
+					require.Contains(t, []beacon.Code{beacon.Trapped, beacon.Failed}, beacon.CodeOf(err), "%v", err)
+				} else {
+					require.Equal(t, pristine, seen, "after program %d, %s", n, program)
+					clean++
+				}
+				differences, err := m.Differences(t.Context())
+				require.NoError(t, err)
+				require.Empty(t, differences, "after program %d, %s", n, program)
+			}
+			require.Greater(t, clean, 130)
+			stats := m.Pool()
+			t.Logf("%+v", stats)
+			if pool.Fresh {
+				require.Zero(t, stats.Restored)
+				return
+			}
+			require.Greater(t, stats.Restored, int64(120))
+			require.EqualValues(t, 1, stats.Snapshots)
+		})
+	}
+}
+
+// Each step by itself does what it says: if not, the test above would prove
+// nothing. Steps that cannot be put back, and other ends, cost the instance.
+func TestSteps(t *testing.T) {
+	m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{Name: "subject", Binary: guest(t, "mess"), Pool: wasmrt.Pool{Ready: -1}})
+	for _, step := range messSteps + messTaints + messEnds {
+		before := m.Pool()
+		_, err := messRun(t.Context(), t, m, "a", fmt.Sprintf("%c%08x%08x", step, 4, 7))
+		after := m.Pool()
+		if strings.ContainsRune(messEnds, step) {
+			require.Error(t, err, "%c", step)
+		} else {
+			require.NoError(t, err, "%c", step)
+		}
+		restored := int64(1)
+		if !strings.ContainsRune(messSteps, step) {
+			restored = 0
+		}
+		require.Equal(t, restored, after.Restored-before.Restored, "%c", step)
+		require.Equal(t, 1-restored, after.Dropped-before.Dropped, "%c", step)
+	}
+}
+
+// An instance serves one tenant only.
+func TestTenantsShareNoInstance(t *testing.T) {
+	m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{Name: "subject", Binary: guest(t, "mess"), Pool: wasmrt.Pool{Ready: -1, Idle: time.Hour}})
+	for n := range 40 {
+		_, err := messRun(t.Context(), t, m, fmt.Sprint("tenant", n%4), "")
+		require.NoError(t, err)
+	}
+	require.Equal(t, map[string]int{"tenant0": 1, "tenant1": 1, "tenant2": 1, "tenant3": 1}, m.Tenants())
+	require.EqualValues(t, 4, m.Pool().Made)
+}
