@@ -297,7 +297,7 @@ func TestHTTPEarlyAnswer(t *testing.T) {
 // Requests of one guest run beside each other, and what it leaves open ends
 // with the item; the leak check of this package looks for the rest.
 func TestHandles(t *testing.T) {
-	arrived := make(chan string, 10)
+	arrived := make(chan string, 1000) // nobody waits for a reader
 	answers := map[string]chan struct{}{"/a": make(chan struct{}), "/b": make(chan struct{}), "/never": make(chan struct{})}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		arrived <- r.URL.Path
