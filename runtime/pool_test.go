@@ -126,3 +126,21 @@ func TestTenantsShareNoInstance(t *testing.T) {
 	require.Equal(t, map[string]int{"tenant0": 1, "tenant1": 1, "tenant2": 1, "tenant3": 1}, m.Tenants())
 	require.EqualValues(t, 4, m.Pool().Made)
 }
+
+// Fuel counts what the item does, whoever has initialised the instance.
+func TestFuelIsTheItems(t *testing.T) {
+	said := map[string]int{}
+	for _, pool := range []wasmrt.Pool{{}, {Fresh: true}} {
+		m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{
+			Name: "subject", Binary: guest(t, "mess"), Pool: pool, Limits: wasmrt.Limits{Fuel: 10_000_000},
+		})
+		for range 3 {
+			job, _ := newJob(t, `{"Program": "w0000000400000007"}`)
+			result, err := m.Run(t.Context(), job)
+			require.NoError(t, err)
+			require.Len(t, result.Log, 1)
+			said[result.Log[0]]++
+		}
+	}
+	require.Len(t, said, 1, "%v", said)
+}
