@@ -26,6 +26,11 @@ type Job struct {
 	// output is expected. Empty when the item has none.
 	Source string
 	Output string
+	// Sources are the names of all staged sources; the first is Source. Outputs
+	// are the names of all outputs that are expected, with slashes between
+	// folders, as far as they are not patterns; the first is Output.
+	Sources []string
+	Outputs []string
 	// OnProgress receives what Progress is given; nil drops it.
 	OnProgress func(Progress)
 }

@@ -60,7 +60,7 @@ var layers = map[string][]string{
 	"examples/wasm/transform/native":   {"examples/wasm/transform/provider", "guest-sdk/go/guest", "guest-sdk/go/native"},
 	"examples/wasm/transform/generate": {},
 	"cmd/beacon": {
-		"", "builtin", "executor", "hostfuncs", "hub", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
+		"", "builtin", "egress", "executor", "hostfuncs", "hub", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

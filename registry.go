@@ -57,7 +57,11 @@ func (r *Registry) Capabilities() []Capability {
 func (r *Registry) Resolve(capability, action string) (Provider, Action, error) {
 	p := r.providers[capability]
 	if p == nil {
-		return nil, Action{}, Errorf(NotFound, "Unknown capability: %s/%s", Excerpt(capability, 80), Excerpt(action, 80))
+		name := Excerpt(capability, 80)
+		if action != "" {
+			name += "/" + Excerpt(action, 80)
+		}
+		return nil, Action{}, Errorf(NotFound, "Unknown capability: %s", name)
 	}
 	c := p.Capability()
 	if action == "" {

@@ -56,7 +56,7 @@ func TestRegistryResolve(t *testing.T) {
 		"no action":          {capability: "FileSystem", want: "Read"},
 		"unknown action":     {capability: "FileSystem", action: "Delete", message: "Unknown action: FileSystem/Delete (FileSystem has Read, Write)"},
 		"unknown capability": {capability: "Mail", action: "Send", message: "Unknown capability: Mail/Send"},
-		"hostile name":       {capability: "a\x1b[2J", message: `Unknown capability: a\u001b[2J/`},
+		"hostile name":       {capability: "a\x1b[2J", message: `Unknown capability: a\u001b[2J`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

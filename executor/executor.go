@@ -1,22 +1,16 @@
 // Package executor carries out one work item: it finds the provider, stages the
-// source, runs the provider within the item's time, recovers its panics and
-// collects the output.
+// sources, runs the provider within the item's time, recovers its panics and
+// collects the outputs.
 package executor
 
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -24,40 +18,22 @@ import (
 	"github.com/ultravisor/beacon/staging"
 )
 
-// Settings that the executor reads, whatever the provider.
-const (
-	settingSourceURL    = "SourceURL"
-	settingSourceName   = "SourceFilename"
-	settingOutputName   = "OutputFilename"
-	settingOutputFile   = "OutputFile" // the name of the same in workflows
-	settingReturnOutput = "ReturnOutputAsBase64"
-)
-
-// Outputs that the executor adds.
-const (
-	outputData = "OutputData"
-	outputName = "OutputFilename"
-	outputSize = "OutputSize"
-)
-
-// inline is the largest output file that is held in memory as part of a result;
-// what is larger stays a file until it is sent.
-const inline = 256 << 10
-
-const defaultSourceName = "source_file"
-
 // Config has the executor's limits. The zero value works.
 type Config struct {
 	// Timeout is the time of an item that brings none; default 5 minutes, as on
 	// Ultravisor servers.
 	Timeout time.Duration
-	// MaxOutput is the largest output file that is returned with a result, in
-	// bytes; default 256 MiB, which as base64 still fits into a string of the
+	// MaxOutput is how many bytes of output files are returned with a result;
+	// default 256 MiB, which as base64 still fits into a string of the
 	// JavaScript engine that servers run on.
 	MaxOutput int64
 	// LenientActions runs the first action of a capability when an item asks
 	// for one that does not exist, as the Node worker does.
 	LenientActions bool
+	// Resolve finds out what a universal address (>Beacon/Context/Path) as a
+	// source means on behalf of a tenant: a URL, or a file of this machine, which
+	// the executor closes. nil means that such sources are refused.
+	Resolve func(ctx context.Context, tenant, address string) (url string, local *os.File, err error)
 	// Log defaults to slog.Default.
 	Log *slog.Logger
 }
@@ -90,21 +66,35 @@ func (e *Executor) RunLocal(ctx context.Context, item beacon.WorkItem, source, o
 	return e.run(ctx, item, local{source, output}, onProgress)
 }
 
-// files is where an item's source comes from and its output goes to.
+// files is where an item's sources come from and its outputs go to.
 type files interface {
-	// names decides what source and output are called in the item's directory.
-	names(item beacon.WorkItem) (source, output string, err error)
-	// stage brings the source; notes go to the item's log.
-	stage(ctx context.Context, dir *staging.Dir, item beacon.WorkItem, name string, onProgress func(beacon.Progress)) (notes []string, err error)
-	// collect takes the output away.
-	collect(ctx context.Context, dir *staging.Dir, item beacon.WorkItem, output *os.File, info fs.FileInfo, out beacon.Outputs) (note string, err error)
+	// request decides what sources and outputs are called in the item's
+	// directory.
+	request(item beacon.WorkItem) (request, error)
+	// stage brings the sources; notes go to the item's log.
+	stage(ctx context.Context, job *staged, r request) (notes []string, err error)
+	// wants reports whether outputs of a result are wanted.
+	wants(result beacon.Result) bool
+	// collect takes the outputs away. When it fails, what it took is back.
+	collect(ctx context.Context, job *staged, r request, found []file, out beacon.Outputs) (notes []string, err error)
 }
 
+// A staged item has its directory.
+type staged struct {
+	item       beacon.WorkItem
+	tenant     string
+	dir        *staging.Dir
+	onProgress func(beacon.Progress)
+}
+
+// defaultCapability is that of an item that names none.
+const defaultCapability = "Shell"
+
 func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, onProgress func(beacon.Progress)) (result beacon.Result, err error) {
+	item.Capability = cmp.Or(item.Capability, defaultCapability)
 	provider, action, err := e.resolve(item)
 	if err != nil {
-		return beacon.Failure(err.Error(), fmt.Sprintf("Beacon Executor: no provider for [%s/%s].",
-			beacon.Excerpt(item.Capability, 80), beacon.Excerpt(item.Action, 80))), nil
+		return beacon.Failure(err.Error(), "Beacon Executor: no provider for ["+named(item)+"]."), nil
 	}
 	item.Action = action.Name
 	item.Timeout = cmp.Or(item.Timeout, e.cfg.Timeout)
@@ -112,7 +102,7 @@ func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, o
 		"the item ran longer than its limit of %s; raise its TimeoutMs", item.Timeout))
 	defer cancel()
 
-	source, output, err := files.names(item)
+	request, err := files.request(item)
 	if err != nil {
 		return transferFailed(err), nil
 	}
@@ -125,25 +115,35 @@ func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, o
 			e.cfg.Log.Error("the item's directory stays behind", "item", item.Hash, "err", cerr)
 		}
 	}()
-	var notes []string
-	if source != "" {
-		if notes, err = files.stage(ctx, dir, item, source, onProgress); err != nil {
-			failure := transferFailed(err)
-			failure.Log = append(notes, failure.Log...)
-			return failure, nil
-		}
+	job := &staged{item: item, tenant: beacon.DefaultTenant, dir: dir, onProgress: onProgress}
+	notes, err := files.stage(ctx, job, request)
+	if err == nil {
+		err = makeFolders(dir, request)
 	}
+	if err != nil {
+		failure := transferFailed(err)
+		failure.Log = append(notes, failure.Log...)
+		return failure, nil
+	}
+	sources, outputs := request.sourceNames(), request.outputNames()
 	result, err = e.call(ctx, provider, &beacon.Job{
-		Item: item, Tenant: beacon.DefaultTenant, Dir: dir.Root, Source: source, Output: output, OnProgress: onProgress,
+		Item: item, Tenant: job.tenant, Dir: dir.Root, OnProgress: onProgress,
+		Source: first(sources), Output: first(outputs), Sources: sources, Outputs: outputs,
 	})
 	result.Log = append(notes, result.Log...)
-	if err != nil {
+	if err != nil || len(request.outputs) == 0 || !files.wants(result) {
 		return result, err
 	}
-	if output != "" && result.ExitCode() == 0 {
-		result = collected(ctx, files, dir, item, output, result)
+	return collected(ctx, files, job, request, result), nil
+}
+
+// named is what an item asks for, as the Node worker writes it.
+func named(item beacon.WorkItem) string {
+	name := beacon.Excerpt(item.Capability, 80)
+	if item.Action != "" {
+		name += "/" + beacon.Excerpt(item.Action, 80)
 	}
-	return result, nil
+	return name
 }
 
 func (e *Executor) resolve(item beacon.WorkItem) (beacon.Provider, beacon.Action, error) {
@@ -161,35 +161,29 @@ func transferFailed(err error) beacon.Result {
 	return beacon.Failure("File transfer preparation failed: "+err.Error(), "File transfer error: "+err.Error())
 }
 
-func collected(ctx context.Context, files files, dir *staging.Dir, item beacon.WorkItem, name string, result beacon.Result) beacon.Result {
+// collected adds the outputs to the result of a provider that has run. One that
+// is missing makes the result a failure, unless it is one already: then its own
+// exit code says more.
+func collected(ctx context.Context, files files, job *staged, r request, result beacon.Result) beacon.Result {
 	// The provider may have kept its outputs.
 	result.Outputs = maps.Clone(result.Outputs)
 	if result.Outputs == nil {
 		result.Outputs = beacon.Outputs{}
 	}
-	var text string
-	f, info, err := dir.Output(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		text = "Output file not found: " + name
-	case err == nil:
-		var note string
-		note, err = files.collect(ctx, dir, item, f, info, result.Outputs)
-		f.Close()
-		if err == nil {
-			if note != "" {
-				result.Log = append(result.Log, note)
-			}
+	found, err := find(ctx, job.dir, r)
+	defer closeAll(found)
+	if err == nil {
+		var notes []string
+		if notes, err = files.collect(ctx, job, r, found, result.Outputs); err == nil {
+			result.Log = append(result.Log, notes...)
 			return result
 		}
-		fallthrough
-	default:
-		text = fmt.Sprintf("Output file %s cannot be collected: %v", name, err)
 	}
-	result.Log = append(result.Log, text)
-	result.Outputs[beacon.OutputExitCode] = -1
-	if printed, _ := result.Outputs[beacon.OutputStdOut].(string); printed == "" {
-		result.Outputs[beacon.OutputStdOut] = text
+	result.Log = append(result.Log, err.Error())
+	if result.ExitCode() == 0 {
+		result.Outputs[beacon.OutputExitCode] = -1
+		printed, _ := result.Outputs[beacon.OutputStdOut].(string)
+		result.Outputs[beacon.OutputStdOut] = printed + "\nOutput collection failed: " + err.Error()
 	}
 	return result
 }
@@ -210,195 +204,17 @@ func (e *Executor) call(ctx context.Context, p beacon.Provider, job *beacon.Job)
 	return result, err
 }
 
-// remote items name a URL and get their output back inside of the result.
-type remote struct{ e *Executor }
-
-func (remote) names(item beacon.WorkItem) (source, output string, err error) {
-	s := item.Settings
-	if s.Has(settingSourceURL) {
-		source = cmp.Or(s.Text(settingSourceName), defaultSourceName)
-		if err := staging.CheckName(settingSourceName, source); err != nil {
-			return "", "", err
-		}
-	}
-	if _, err := s.Bool(settingReturnOutput); err != nil {
-		return "", "", err
-	}
-	output = cmp.Or(s.Text(settingOutputName), s.Text(settingOutputFile))
-	if output == "" {
-		return source, "", nil
-	}
-	if err := staging.CheckName(settingOutputName, output); err != nil {
-		return "", "", err
-	}
-	if output == source {
-		return "", "", beacon.Errorf(beacon.Invalid, "%s and %s are both %q: the source is read-only, give the output another name",
-			settingSourceName, settingOutputName, output)
-	}
-	return source, output, nil
-}
-
-func (r remote) stage(ctx context.Context, dir *staging.Dir, item beacon.WorkItem, name string, onProgress func(beacon.Progress)) ([]string, error) {
-	from := item.Settings.Text(settingSourceURL)
-	notes := []string{"Downloading source: " + staging.Redact(from)}
-	size, err := r.e.download.Fetch(ctx, dir, name, from, func(done, total int64) {
-		if onProgress == nil {
-			return
-		}
-		text := "Downloading source: " + Size(done)
-		if total > 0 {
-			text += " of " + Size(total)
-		}
-		onProgress(beacon.Progress{Message: text})
-	})
-	if err != nil {
-		return notes, err
-	}
-	return append(notes, fmt.Sprintf("Downloaded: %s (%s)", name, Size(size))), nil
-}
-
-func (r remote) collect(ctx context.Context, dir *staging.Dir, item beacon.WorkItem, output *os.File, info fs.FileInfo, out beacon.Outputs) (string, error) {
-	name, size := filepath.Base(output.Name()), info.Size()
-	if !returns(item.Settings) {
-		return fmt.Sprintf("Output not returned: %s (%s), because %s is false", name, Size(size), settingReturnOutput), nil
-	}
-	if size > r.e.cfg.MaxOutput {
-		return "", beacon.Errorf(beacon.OutputLimit, "%s, the limit for a result is %s", Size(size), Size(r.e.cfg.MaxOutput))
-	}
-	if size > inline {
-		path, err := dir.Keep(output, info)
-		if err != nil {
-			return "", err
-		}
-		out[outputData] = beacon.File{Path: path, Size: size, Name: name}
-	} else {
-		content, err := io.ReadAll(io.LimitReader(output, size)) // it may still grow
-		if err := errors.Join(err, context.Cause(ctx)); err != nil {
-			return "", err
-		}
-		size = int64(len(content))
-		out[outputData] = base64.StdEncoding.EncodeToString(content)
-	}
-	out[outputName], out[outputSize] = name, size
-	return fmt.Sprintf("Output collected: %s (%s)", name, Size(size)), nil
-}
-
-// returns reports whether an output is wanted inside of the result: unless it is
-// refused, since otherwise the provider's work would be lost.
-func returns(s beacon.Settings) bool {
-	wanted, err := s.Bool(settingReturnOutput)
-	return wanted || err != nil || !s.Has(settingReturnOutput)
-}
-
-// local items move files of this machine.
-type local struct{ source, output string }
-
-func (l local) names(beacon.WorkItem) (source, output string, err error) {
-	if l.source != "" {
-		source = filepath.Base(l.source)
-		if staging.CheckName("source", source) != nil {
-			source = defaultSourceName
-		}
-	}
-	if l.output == "" {
-		return source, "", nil
-	}
-	for _, name := range []string{filepath.Base(l.output), "output_file", "output_file_2"} {
-		if staging.CheckName("output", name) == nil && name != source {
-			return source, name, nil
-		}
-	}
-	return "", "", beacon.Errorf(beacon.Internal, "no name for the output is left")
-}
-
-func (l local) stage(ctx context.Context, dir *staging.Dir, _ beacon.WorkItem, name string, _ func(beacon.Progress)) ([]string, error) {
-	f, err := os.Open(l.source)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return nil, dir.Import(ctx, name, f)
-}
-
-func (l local) collect(_ context.Context, _ *staging.Dir, _ beacon.WorkItem, output *os.File, info fs.FileInfo, out beacon.Outputs) (string, error) {
-	if err := deliver(output, l.output); err != nil {
-		return "", err
-	}
-	out[outputName], out[outputSize] = filepath.Base(l.output), info.Size()
-	return "", nil
-}
-
-// deliver moves a file to its place, which it takes all at once.
-func deliver(f *os.File, to string) error {
-	old, err := os.Lstat(to)
-	if err == nil && !old.Mode().IsRegular() {
-		// A pipe, a terminal or a link: written through, as a shell would.
-		return writeThrough(f, to)
-	}
-	// The file that holds the place shows which permissions the user's new files
-	// have.
-	place := filepath.Join(filepath.Dir(to), ".beacon-"+rand.Text())
-	temporary, err := os.OpenFile(place, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", to, hostless(err))
-	}
-	mode := fs.FileMode(0)
-	if old != nil {
-		mode = old.Mode().Perm()
-	} else if info, err := temporary.Stat(); err == nil {
-		mode = info.Mode().Perm()
-	}
-	moved := mode != 0 && os.Chmod(f.Name(), mode) == nil && os.Rename(f.Name(), place) == nil
-	if !moved { // another file system, or a system that moves no open file
-		_, err = io.Copy(temporary, f)
-		if mode != 0 {
-			err = errors.Join(err, temporary.Chmod(mode))
-		}
-	}
-	if err = errors.Join(err, temporary.Close()); err == nil {
-		err = os.Rename(place, to)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", to, hostless(err)), os.Remove(place))
-	}
-	return nil
-}
-
-// hostless takes the paths out of an error: those of temporary files tell the
-// user nothing.
-func hostless(err error) error {
-	var pe *fs.PathError
-	var le *os.LinkError
-	switch {
-	case errors.As(err, &pe):
-		return pe.Err
-	case errors.As(err, &le):
-		return le.Err
-	}
-	return err
-}
-
-func writeThrough(f *os.File, to string) error {
-	w, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|nonblock, 0o666)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", to, hostless(err))
-	}
-	_, err = io.Copy(w, f)
-	if err := errors.Join(err, w.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", to, hostless(err))
-	}
-	return nil
-}
-
 // Size words a number of bytes as the Node worker does: 149 B, 97.7 KB.
 func Size(n int64) string {
-	if n < 1024 {
+	const kilo, mega, giga = 1 << 10, 1 << 20, 1 << 30
+	tenths := func(unit float64) float64 { return math.Round(float64(n)/unit*10) / 10 }
+	switch {
+	case n < kilo:
 		return fmt.Sprintf("%d B", n)
+	case n < mega:
+		return fmt.Sprintf("%.1f KB", tenths(kilo))
+	case n < giga:
+		return fmt.Sprintf("%.1f MB", tenths(mega))
 	}
-	v, unit := float64(n), -1
-	for v >= 1024 && unit < 3 {
-		v /= 1024
-		unit++
-	}
-	return fmt.Sprintf("%.1f %cB", math.Round(v*10)/10, "KMGT"[unit])
+	return fmt.Sprintf("%.2f GB", float64(n)/giga)
 }

@@ -57,7 +57,7 @@ func prepare(t *testing.T, p provider, cfg executor.Config) bench {
 	folder := t.TempDir()
 	store, err := staging.Open(folder)
 	require.NoError(t, err)
-	download := staging.NewDownloader(1 << 20)
+	download := staging.NewDownloader(staging.DownloadConfig{MaxBytes: 1 << 20, Attempts: 1, Log: slog.New(slog.DiscardHandler)})
 	log := &bytes.Buffer{}
 	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
 	b := bench{executor.New(registry, store, download, cfg), folder, log}
@@ -97,7 +97,7 @@ func TestNoProvider(t *testing.T) {
 	}{
 		"capability":            {"X", "Y", false, "Unknown capability: X/Y", "Beacon Executor: no provider for [X/Y]."},
 		"capability, lenient":   {"X", "Y", true, "Unknown capability: X/Y", "Beacon Executor: no provider for [X/Y]."},
-		"nothing":               {"", "", false, "Unknown capability: /", "Beacon Executor: no provider for [/]."},
+		"nothing":               {"", "", false, "Unknown capability: Shell", "Beacon Executor: no provider for [Shell]."},
 		"action":                {"Test", "Delete", false, "Unknown action: Test/Delete (Test has First, Second)", "Beacon Executor: no provider for [Test/Delete]."},
 		"case of capability":    {"test", "First", false, "Unknown capability: test/First", "Beacon Executor: no provider for [test/First]."},
 		"case of action":        {"Test", "first", false, "Unknown action: Test/first (Test has First, Second)", "Beacon Executor: no provider for [Test/first]."},
@@ -179,14 +179,14 @@ func TestSource(t *testing.T) {
 		"name is long":     {map[string]any{"SourceURL": address + "/data", "SourceFilename": long}, "SourceFilename has 256 bytes, limit 255", ""},
 		"name has a line":  {map[string]any{"SourceURL": address + "/data", "SourceFilename": "a\nb"}, `characters that a file name cannot have`, ""},
 		"name is a list":   {map[string]any{"SourceURL": address + "/data", "SourceFilename": []string{"a/b"}}, `must be a plain file name`, ""},
-		"not found":        {map[string]any{"SourceURL": address + "/missing?secret"}, "HTTP status 404", ""},
-		"too large":        {map[string]any{"SourceURL": address + "/huge?secret"}, "source of 1048577 bytes, limit 1048576", ""},
+		"not found":        {map[string]any{"SourceURL": address + "/missing?secret"}, "Download failed: HTTP 404 for " + address + "/missing", ""},
+		"too large":        {map[string]any{"SourceURL": address + "/huge?secret"}, "1048577 bytes, limit 1048576", ""},
 		"cut off":          {map[string]any{"SourceURL": address + "/cut?secret"}, "unexpected EOF", ""},
 		"not a URL":        {map[string]any{"SourceURL": "http://%zz/secret"}, "SourceURL is not a URL", ""},
 		"not text":         {map[string]any{"SourceURL": map[string]any{"a": 1}}, "URL", ""},
-		"file":             {map[string]any{"SourceURL": "file:///etc/passwd"}, `URL scheme "file": only http and https are fetched`, ""},
-		"metadata":         {map[string]any{"SourceURL": "http://169.254.169.254/secret"}, "link-local", ""},
-		"same names":       {map[string]any{"SourceURL": address + "/data", "OutputFilename": "source_file"}, `SourceFilename and OutputFilename are both "source_file": the source is read-only, give the output another name`, ""},
+		"file":             {map[string]any{"SourceURL": "file:///etc/passwd"}, `URL scheme "file": only http and https are requested`, ""},
+		"metadata":         {map[string]any{"SourceURL": "http://169.254.169.254/?secret"}, "link-local", ""},
+		"same names":       {map[string]any{"SourceURL": address + "/data", "OutputFilename": "source_file"}, `a source and an output are both called "source_file": give the output another name`, ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -236,7 +236,9 @@ func TestOutput(t *testing.T) {
 		return beacon.Outputs{"StdOut": "done\n", "ExitCode": 0, "Result": "done\n", "OutputFilename": name,
 			"OutputData": base64.StdEncoding.EncodeToString([]byte(content)), "OutputSize": int64(len(content))}
 	}
-	failed := func() beacon.Outputs { return beacon.Outputs{"StdOut": "done\n", "ExitCode": -1, "Result": "done\n"} }
+	failed := func(why string) beacon.Outputs {
+		return beacon.Outputs{"StdOut": "done\n\nOutput collection failed: " + why, "ExitCode": -1, "Result": "done\n"}
+	}
 	kept := done().Outputs
 	tests := map[string]struct {
 		settings map[string]any
@@ -256,15 +258,15 @@ func TestOutput(t *testing.T) {
 		"as much as fits":    {map[string]any{"OutputFilename": "b"}, write(strings.Repeat("b", 4096)), returned("b", strings.Repeat("b", 4096)), "Output collected: b (4.0 KB)"},
 		"refused":            {map[string]any{"OutputFilename": "b", "ReturnOutputAsBase64": "false"}, write("b"), kept, "Output not returned: b (1 B), because ReturnOutputAsBase64 is false"},
 		"refused, too large": {map[string]any{"OutputFilename": "b", "ReturnOutputAsBase64": false}, write(strings.Repeat("b", 4097)), kept, "Output not returned: b (4.0 KB), because ReturnOutputAsBase64 is false"},
-		"not there":          {map[string]any{"OutputFilename": "b"}, func(*beacon.Job) error { return nil }, failed(), "Output file not found: b"},
-		"refused, not there": {map[string]any{"OutputFilename": "b", "ReturnOutputAsBase64": false}, func(*beacon.Job) error { return nil }, failed(), "Output file not found: b"},
-		"too large": {map[string]any{"OutputFilename": "b"}, write(strings.Repeat("b", 4097)), failed(),
+		"not there":          {map[string]any{"OutputFilename": "b"}, func(*beacon.Job) error { return nil }, failed("Output file not found: b"), "Output file not found: b"},
+		"refused, not there": {map[string]any{"OutputFilename": "b", "ReturnOutputAsBase64": false}, func(*beacon.Job) error { return nil }, failed("Output file not found: b"), "Output file not found: b"},
+		"too large": {map[string]any{"OutputFilename": "b"}, write(strings.Repeat("b", 4097)), failed("Output file b cannot be collected: 4.0 KB, the limit for a result is 4.0 KB"),
 			"Output file b cannot be collected: 4.0 KB, the limit for a result is 4.0 KB"},
-		"a link": {map[string]any{"OutputFilename": "b"}, func(job *beacon.Job) error { return job.Dir.Symlink(secret, "b") }, failed(),
+		"a link": {map[string]any{"OutputFilename": "b"}, func(job *beacon.Job) error { return job.Dir.Symlink(secret, "b") }, failed("Output file b cannot be collected: output b is not a regular file"),
 			"Output file b cannot be collected: output b is not a regular file"},
-		"a hard link": {map[string]any{"OutputFilename": "b"}, func(job *beacon.Job) error { return os.Link(secret, filepath.Join(job.Dir.Name(), "b")) }, failed(),
+		"a hard link": {map[string]any{"OutputFilename": "b"}, func(job *beacon.Job) error { return os.Link(secret, filepath.Join(job.Dir.Name(), "b")) }, failed("Output file b cannot be collected: output b is not a regular file"),
 			"Output file b cannot be collected: output b is not a regular file"},
-		"a directory": {map[string]any{"OutputFilename": "b"}, func(job *beacon.Job) error { return job.Dir.Mkdir("b", 0o700) }, failed(),
+		"a directory": {map[string]any{"OutputFilename": "b"}, func(job *beacon.Job) error { return job.Dir.Mkdir("b", 0o700) }, failed("Output file b cannot be collected: output b is not a regular file"),
 			"Output file b cannot be collected: output b is not a regular file"},
 	}
 	for name, test := range tests {
@@ -336,13 +338,16 @@ func TestProvider(t *testing.T) {
 		err    string
 	}{
 		"nothing at all": {func(context.Context, *beacon.Job) (beacon.Result, error) { return beacon.Result{}, nil },
-			beacon.Result{Outputs: beacon.Outputs{"ExitCode": -1, "StdOut": "Output file not found: o"}, Log: []string{"Output file not found: o"}}, "", ""},
+			beacon.Result{Outputs: beacon.Outputs{"ExitCode": -1, "StdOut": "\nOutput collection failed: Output file not found: o"}, Log: []string{"Output file not found: o"}}, "", ""},
 		"no outputs, but a file": {func(_ context.Context, job *beacon.Job) (beacon.Result, error) {
 			return beacon.Result{}, job.Dir.WriteFile("o", []byte("x"), 0o600)
 		}, beacon.Result{Outputs: beacon.Outputs{"OutputFilename": "o", "OutputData": "eA==", "OutputSize": int64(1)}, Log: []string{"Output collected: o (1 B)"}}, "", ""},
 		"exit code": {func(_ context.Context, job *beacon.Job) (beacon.Result, error) {
 			return beacon.Result{Outputs: beacon.Outputs{"ExitCode": 3}, Log: []string{"l"}}, job.Dir.WriteFile("o", []byte("x"), 0o600)
-		}, beacon.Result{Outputs: beacon.Outputs{"ExitCode": 3}, Log: []string{"l"}}, "", ""},
+		}, beacon.Result{Outputs: beacon.Outputs{"ExitCode": 3, "OutputFilename": "o", "OutputData": "eA==", "OutputSize": int64(1)}, Log: []string{"l", "Output collected: o (1 B)"}}, "", ""},
+		"exit code and no file": {func(context.Context, *beacon.Job) (beacon.Result, error) {
+			return beacon.Result{Outputs: beacon.Outputs{"ExitCode": 3, "StdOut": "no"}, Log: []string{"l"}}, nil
+		}, beacon.Result{Outputs: beacon.Outputs{"ExitCode": 3, "StdOut": "no"}, Log: []string{"l", "Output file not found: o"}}, "", ""},
 		"error": {func(context.Context, *beacon.Job) (beacon.Result, error) {
 			return beacon.Result{Log: []string{"l"}}, yes
 		}, beacon.Result{Log: []string{"l"}}, beacon.Internal, "provider says no"},
@@ -529,7 +534,7 @@ func TestLocalOverOtherFiles(t *testing.T) {
 
 func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{
-		0: "0 B", 149: "149 B", 1023: "1023 B", 1024: "1.0 KB", 100_000: "97.7 KB", 1 << 20: "1.0 MB", 3 << 29: "1.5 GB", 1 << 40: "1.0 TB", 1 << 62: "4194304.0 TB",
+		0: "0 B", 149: "149 B", 1023: "1023 B", 1024: "1.0 KB", 100_000: "97.7 KB", 1 << 20: "1.0 MB", 3 << 29: "1.50 GB", 1 << 40: "1024.00 GB", 1 << 62: "4294967296.00 GB",
 	} {
 		require.Equal(t, want, executor.Size(n))
 	}

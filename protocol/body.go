@@ -28,10 +28,17 @@ type part struct {
 	file *beacon.File
 }
 
-// EncodeCompletion makes the body that reports a result over HTTP. It fails
-// when an output cannot be represented in JSON.
+// EncodeCompletion makes the body that reports a result over HTTP. Files that are
+// optional are left out. It fails when an output cannot be represented in JSON.
 func EncodeCompletion(r beacon.Result) (*Body, error) {
 	files := r.Outputs.Files()
+	for name, f := range files {
+		if f.Optional {
+			delete(files, name)
+			r.Outputs = maps.Clone(r.Outputs)
+			delete(r.Outputs, name)
+		}
+	}
 	if len(files) == 0 {
 		text, err := Encode(NewCompletion(r))
 		if err != nil {

@@ -51,7 +51,7 @@ func serve(ctx context.Context, path, server string) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	run := executor.New(registry, store, staging.NewDownloader(0), executor.Config{})
+	run := executor.New(registry, store, staging.NewDownloader(staging.DownloadConfig{}), executor.Config{})
 	dial := ws.Dial(session.Config{
 		ServerURL:    server,
 		Registration: protocol.NewRegistration("my-program", 4, registry.Capabilities()),

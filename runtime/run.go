@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -158,8 +159,8 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 	if m.closed {
 		return beacon.Result{}, beacon.Errorf(beacon.Internal, "module %s is closed", m.name)
 	}
-	var inputs []string
-	if job.Source != "" {
+	inputs := slices.Clone(job.Sources)
+	if job.Source != "" && !slices.Contains(inputs, job.Source) {
 		inputs = append(inputs, job.Source)
 	}
 	files := guestfs.New(job.Dir, guestfs.Config{Limits: m.limits.Files, ReadOnly: inputs})

@@ -71,7 +71,7 @@ func (s *Service) begin() (*run, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	aborted := make(chan struct{})
 	r := &run{
-		store: store, download: staging.NewDownloader(s.cfg.MaxDownload),
+		store: store, download: staging.NewDownloader(staging.DownloadConfig{MaxBytes: s.cfg.MaxDownload, Log: s.log}),
 		limits: executor.Config{
 			Timeout: s.cfg.ItemTimeout, MaxOutput: s.cfg.MaxOutput, LenientActions: s.cfg.LenientActions, Log: s.log,
 		},

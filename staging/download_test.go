@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -21,9 +22,16 @@ import (
 	"github.com/ultravisor/beacon/staging"
 )
 
+// downloader gives up at the first failure.
 func downloader(t *testing.T, limit int64) *staging.Downloader {
 	t.Helper()
-	d := staging.NewDownloader(limit)
+	return downloads(t, staging.DownloadConfig{MaxBytes: limit, Attempts: 1})
+}
+
+func downloads(t *testing.T, cfg staging.DownloadConfig) *staging.Downloader {
+	t.Helper()
+	cfg.Log = slog.New(slog.DiscardHandler)
+	d := staging.NewDownloader(cfg)
 	t.Cleanup(d.CloseIdle)
 	return d
 }
@@ -57,26 +65,26 @@ func TestFetch(t *testing.T) {
 		"at the limit":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) }, "f", len(content), -1},
 		"longest name":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content[:10]) }, long, 10, 10},
 		"three hops":    {redirects(3, content[:10]), "f", 10, 10},
-		"no decoding":   {func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%q", r.Header.Get("Accept-Encoding")) }, "f", 2, 2},
+		"no encoding":   {func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("Accept-Encoding")) }, "f", len("identity"), 8},
 		"no body, HTML": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/html") }, "f", 0, 0},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			dir := item(t)
 			var last, total int64
-			size, err := downloader(t, int64(len(content))).Fetch(t.Context(), dir, test.name, serve(t, test.handle), func(done, of int64) {
+			got, err := downloader(t, int64(len(content))).Fetch(t.Context(), dir, test.name, staging.Source{URL: serve(t, test.handle)}, func(done, of int64) {
 				require.GreaterOrEqual(t, done, last)
 				require.Empty(t, stat(dir, test.name), "the file appears when it is whole")
 				last, total = done, of
 			})
 			require.NoError(t, err)
-			require.EqualValues(t, test.size, size)
+			require.EqualValues(t, test.size, got.Size)
 			require.Equal(t, []string{test.name}, entries(t, dir.Name()))
-			got, err := dir.ReadFile(test.name)
+			there, err := dir.ReadFile(test.name)
 			require.NoError(t, err)
-			require.Len(t, got, test.size)
+			require.Len(t, there, test.size)
 			if test.size > 10 {
-				require.True(t, bytes.Equal(content, got))
+				require.True(t, bytes.Equal(content, there))
 				require.Equal(t, test.total, total)
 				require.Positive(t, last)
 			}
@@ -132,7 +140,7 @@ func TestFetchFails(t *testing.T) {
 		"announces too much": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", fmt.Sprint(limit+1))
 			_, _ = w.Write(kilobyte)
-		}, beacon.FileLimit, "source of 1048577 bytes, limit 1048576"},
+		}, beacon.FileLimit, "1048577 bytes, limit 1048576"},
 		"sends too much": {func(w http.ResponseWriter, _ *http.Request) {
 			for range limit/1024 + 1 {
 				_, _ = w.Write(kilobyte)
@@ -143,29 +151,29 @@ func TestFetchFails(t *testing.T) {
 				_, _ = w.Write(kilobyte)
 			}
 		}, beacon.FileLimit, "more than 1048576 bytes"},
-		"cut off":                  {raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"), beacon.Internal, "unexpected EOF"},
-		"cut off in a chunk":       {raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nabc"), beacon.Internal, "unexpected EOF"},
-		"cut off between chunks":   {raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"), beacon.Internal, "unexpected EOF"},
-		"two lengths":              {raw("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"), beacon.Internal, "Content-Length"},
-		"negative length":          {raw("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nabcd"), beacon.Internal, "Content-Length"},
-		"endless header":           {func(w http.ResponseWriter, r *http.Request) { endless(w) }, beacon.Internal, ""},
-		"not HTTP":                 {raw("SSH-2.0-OpenSSH_9\r\n"), beacon.Internal, "malformed HTTP"},
-		"nothing":                  {raw(""), beacon.Internal, "EOF"},
-		"not found":                {http.NotFound, beacon.Failed, "HTTP status 404"},
-		"a part only":              {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent) }, beacon.Failed, "HTTP status 206"},
-		"four hops":                {redirects(4, nil), beacon.Internal, "more than 3 redirects"},
-		"redirect loop":            {redirects(1<<30, nil), beacon.Internal, "more than 3 redirects"},
+		"cut off":                  {raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"), beacon.Failed, "unexpected EOF"},
+		"cut off in a chunk":       {raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nabc"), beacon.Failed, "unexpected EOF"},
+		"cut off between chunks":   {raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"), beacon.Failed, "unexpected EOF"},
+		"two lengths":              {raw("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"), beacon.Failed, "Content-Length"},
+		"negative length":          {raw("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nabcd"), beacon.Failed, "Content-Length"},
+		"endless header":           {func(w http.ResponseWriter, r *http.Request) { endless(w) }, beacon.Failed, ""},
+		"not HTTP":                 {raw("SSH-2.0-OpenSSH_9\r\n"), beacon.Failed, "malformed HTTP"},
+		"nothing":                  {raw(""), beacon.Failed, "EOF"},
+		"not found":                {http.NotFound, beacon.Failed, "Download failed: HTTP 404 for http://127.0.0.1"},
+		"a part only":              {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent) }, beacon.Failed, "HTTP 206"},
+		"four hops":                {redirects(4, nil), beacon.Denied, "more than 3 redirects"},
+		"redirect loop":            {redirects(1<<30, nil), beacon.Denied, "more than 3 redirects"},
 		"redirect to a file":       {to("file:///etc/passwd"), beacon.Denied, `URL scheme "file"`},
-		"redirect to metadata":     {to("http://169.254.169.254/latest/meta-data/?secret"), beacon.Denied, "link-local or a metadata service"},
+		"redirect to metadata":     {to("http://169.254.169.254/latest/meta-data/?secret"), beacon.Denied, "link-local, multicast or a metadata service"},
 		"redirect to a number":     {to("http://2852039166/?secret"), beacon.Denied, "is a number"},
-		"redirect to nonsense":     {to("http://%zz/?secret=1"), beacon.Internal, "a redirect to something that is not a URL"},
+		"redirect to nonsense":     {to("http://%zz/?secret=1"), beacon.Failed, "a redirect to something that is not a URL"},
 		"redirect without a place": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusFound) }, beacon.Failed, "302"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			dir := item(t)
 			address := strings.Replace(serve(t, test.handle), "://", "://someone:secret@", 1) + "/path?secret=1#secret"
-			_, err := downloader(t, limit).Fetch(t.Context(), dir, "f", address, nil)
+			_, err := downloader(t, limit).Fetch(t.Context(), dir, "f", staging.Source{URL: address}, nil)
 			require.ErrorContains(t, err, test.text)
 			require.Equal(t, test.code, beacon.CodeOf(err), "%v", err)
 			require.NotContains(t, err.Error(), "secret")
@@ -193,42 +201,42 @@ func TestFetchRefusesAddresses(t *testing.T) {
 		code beacon.Code
 		text string
 	}{
-		"":                                         {beacon.Denied, "scheme"},
-		"file:///etc/passwd?secret":                {beacon.Denied, `scheme "file"`},
-		"ftp://secret@host/":                       {beacon.Denied, `scheme "ftp"`},
-		"gopher://127.0.0.1:70/secret":             {beacon.Denied, "scheme"},
-		"data:text/plain,secret":                   {beacon.Denied, "scheme"},
-		"no-scheme/secret":                         {beacon.Denied, "scheme"},
-		"http://":                                  {beacon.Invalid, "no host"},
-		"http://:80/":                              {beacon.Invalid, "no host"},
-		"http:secret":                              {beacon.Invalid, "no host"},
-		"http://secret\x7f/":                       {beacon.Invalid, "not a URL"},
-		"http://a:b:c/secret":                      {beacon.Invalid, "not a URL"},
-		"http://%zz/secret":                        {beacon.Invalid, "not a URL"},
-		"http://169.254.169.254/secret":            {beacon.Denied, "never fetched"},
-		"http://user:secret@169.254.1.1:8080":      {beacon.Denied, "never fetched"},
-		"http://[fe80::1]/secret":                  {beacon.Denied, "never fetched"},
-		"http://[fe80::1%25lo]/secret":             {beacon.Denied, "never fetched"},
-		"http://[::ffff:169.254.169.254]/secret":   {beacon.Denied, "never fetched"},
-		"http://[::ffff:a9fe:a9fe]/secret":         {beacon.Denied, "never fetched"},
-		"http://[64:ff9b::169.254.169.254]/secret": {beacon.Denied, "never fetched"},
-		"http://[fd00:ec2::254]/secret":            {beacon.Denied, "never fetched"},
-		"http://[fd20:ce::254]/secret":             {beacon.Denied, "never fetched"},
-		"http://100.100.100.200/secret":            {beacon.Denied, "never fetched"},
-		"http://168.63.129.16/secret":              {beacon.Denied, "never fetched"},
-		"http://192.0.0.192/secret":                {beacon.Denied, "never fetched"},
-		"http://224.0.0.1/secret":                  {beacon.Denied, "never fetched"},
-		"https://169.254.169.254/secret":           {beacon.Denied, "never fetched"},
-		"http://2852039166/secret":                 {beacon.Denied, "number"},
-		"http://0xa9fea9fe/secret":                 {beacon.Denied, "number"},
-		"http://0xa9.254.169.0xfe/secret":          {beacon.Denied, "number"},
-		"http://169.254.43518/secret":              {beacon.Denied, "number"},
-		"http://0251.0376.0251.0376/secret":        {beacon.Denied, "number"},
+		"":                                          {beacon.Denied, "scheme"},
+		"file:///etc/passwd?secret":                 {beacon.Denied, `scheme "file"`},
+		"ftp://secret@host/":                        {beacon.Denied, `scheme "ftp"`},
+		"gopher://127.0.0.1:70/?secret":             {beacon.Denied, "scheme"},
+		"data:text/plain,secret":                    {beacon.Denied, "scheme"},
+		"no-scheme/?secret":                         {beacon.Denied, "scheme"},
+		"http://":                                   {beacon.Invalid, "no host"},
+		"http://:80/":                               {beacon.Invalid, "no host"},
+		"http:secret":                               {beacon.Invalid, "no host"},
+		"http://secret\x7f/":                        {beacon.Invalid, "not a URL"},
+		"http://a:b:c/?secret":                      {beacon.Invalid, "not a URL"},
+		"http://%zz/?secret":                        {beacon.Invalid, "not a URL"},
+		"http://169.254.169.254/?secret":            {beacon.Denied, "never requested"},
+		"http://user:secret@169.254.1.1:8080":       {beacon.Denied, "never requested"},
+		"http://[fe80::1]/?secret":                  {beacon.Denied, "never requested"},
+		"http://[fe80::1%25lo]/?secret":             {beacon.Denied, "network interface"},
+		"http://[::ffff:169.254.169.254]/?secret":   {beacon.Denied, "never requested"},
+		"http://[::ffff:a9fe:a9fe]/?secret":         {beacon.Denied, "never requested"},
+		"http://[64:ff9b::169.254.169.254]/?secret": {beacon.Denied, "never requested"},
+		"http://[fd00:ec2::254]/?secret":            {beacon.Denied, "never requested"},
+		"http://[fd20:ce::254]/?secret":             {beacon.Denied, "never requested"},
+		"http://100.100.100.200/?secret":            {beacon.Denied, "never requested"},
+		"http://168.63.129.16/?secret":              {beacon.Denied, "never requested"},
+		"http://192.0.0.192/?secret":                {beacon.Denied, "never requested"},
+		"http://224.0.0.1/?secret":                  {beacon.Denied, "never requested"},
+		"https://169.254.169.254/?secret":           {beacon.Denied, "never requested"},
+		"http://2852039166/?secret":                 {beacon.Denied, "number"},
+		"http://0xa9fea9fe/?secret":                 {beacon.Denied, "number"},
+		"http://0xa9.254.169.0xfe/?secret":          {beacon.Denied, "number"},
+		"http://169.254.43518/?secret":              {beacon.Denied, "number"},
+		"http://0251.0376.0251.0376/?secret":        {beacon.Denied, "number"},
 	}
 	dir := item(t)
 	d := downloader(t, 0)
 	for address, test := range tests {
-		_, err := d.Fetch(t.Context(), dir, "f", address, nil)
+		_, err := d.Fetch(t.Context(), dir, "f", staging.Source{URL: address}, nil)
 		require.ErrorContains(t, err, test.text, address)
 		require.Equal(t, test.code, beacon.CodeOf(err), "%s: %v", address, err)
 		require.NotContains(t, err.Error(), "secret", address)
@@ -238,8 +246,8 @@ func TestFetchRefusesAddresses(t *testing.T) {
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, nobody.Close())
-	_, err = d.Fetch(t.Context(), dir, "f", "http://u:secret@"+nobody.Addr().String()+"/?secret", nil)
-	require.ErrorContains(t, err, "dial tcp")
+	_, err = d.Fetch(t.Context(), dir, "f", staging.Source{URL: "http://u:secret@" + nobody.Addr().String() + "/?secret"}, nil)
+	require.ErrorContains(t, err, "cannot connect")
 	require.NotContains(t, err.Error(), "secret")
 }
 
@@ -258,7 +266,7 @@ func TestFetchKeepsSecretsAcrossHosts(t *testing.T) {
 		}
 		http.Redirect(w, r, strings.Replace(second, "127.0.0.1", "localhost", 1), http.StatusFound)
 	})
-	_, err := downloader(t, 0).Fetch(t.Context(), item(t), "f", strings.Replace(first, "://", "://u:secret@", 1)+"/?token=secret", nil)
+	_, err := downloader(t, 0).Fetch(t.Context(), item(t), "f", staging.Source{URL: strings.Replace(first, "://", "://u:secret@", 1) + "/?token=secret"}, nil)
 	require.NoError(t, err)
 	for name, values := range *seen.Load() {
 		require.NotContains(t, strings.Join(values, " "), "secret", name)
@@ -272,7 +280,7 @@ func TestFetchVerifiesTLS(t *testing.T) {
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // it would tell of our refusal
 	s.StartTLS()
 	defer s.Close()
-	_, err := downloader(t, 0).Fetch(t.Context(), item(t), "f", s.URL, nil)
+	_, err := downloader(t, 0).Fetch(t.Context(), item(t), "f", staging.Source{URL: s.URL}, nil)
 	require.ErrorContains(t, err, "certificate")
 }
 
@@ -297,7 +305,7 @@ func TestFetchEnds(t *testing.T) {
 				_, _ = io.Copy(io.Discard, conn) // until the client gives up
 			})
 			dir := item(t)
-			_, err := downloader(t, 0).Fetch(ctx, dir, "f", address, nil)
+			_, err := downloader(t, 0).Fetch(ctx, dir, "f", staging.Source{URL: address}, nil)
 			require.ErrorIs(t, err, reason)
 			require.Equal(t, beacon.Timeout, beacon.CodeOf(err))
 			require.Empty(t, entries(t, dir.Name()))
@@ -309,12 +317,12 @@ func TestFetchWhereItCannot(t *testing.T) {
 	address := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "data") })
 	dir := item(t)
 	require.NoError(t, dir.WriteFile("f.part", nil, 0o600))
-	_, err := downloader(t, 0).Fetch(t.Context(), dir, "f", address, nil)
+	_, err := downloader(t, 0).Fetch(t.Context(), dir, "f", staging.Source{URL: address}, nil)
 	require.ErrorIs(t, err, os.ErrExist)
 	require.Equal(t, []string{"f.part"}, entries(t, dir.Name()), "what was there is not ours to remove")
 	require.NoError(t, dir.Mkdir("g", 0o700))
 	require.NoError(t, dir.Mkdir("g/h", 0o700))
-	_, err = downloader(t, 0).Fetch(t.Context(), dir, "g", address, nil)
+	_, err = downloader(t, 0).Fetch(t.Context(), dir, "g", staging.Source{URL: address}, nil)
 	require.ErrorContains(t, err, "name the file")
 	require.NotContains(t, err.Error(), dir.Name())
 	require.Equal(t, []string{"f.part", "g"}, entries(t, dir.Name()))

@@ -240,6 +240,7 @@ func (d *Dir) Import(ctx context.Context, name string, file *os.File) error {
 // Output opens a file that a provider wrote. Anything but a regular file with
 // one name is refused: a link could show a file of the host.
 func (d *Dir) Output(name string) (*os.File, fs.FileInfo, error) {
+	name = filepath.FromSlash(name)
 	before, err := d.Lstat(name)
 	if err != nil {
 		return nil, nil, hostless(err)
@@ -261,22 +262,44 @@ func (d *Dir) Output(name string) (*os.File, fs.FileInfo, error) {
 	return f, after, nil
 }
 
-// Keep takes a file out of the directory for good: what Output gave, as it was
-// then. Whoever gets the file removes it; otherwise it goes with the store.
-func (d *Dir) Keep(f *os.File, info fs.FileInfo) (path string, err error) {
-	name := filepath.Base(f.Name())
-	path = filepath.Join(d.store.path, "kept-"+random())
-	if err := rename(f, filepath.Join(d.Name(), name), path); err != nil {
+// Keep takes a file out of the directory for good: what Output gave for its
+// name, as it was then. Whoever gets the file removes it; otherwise it goes with
+// the store.
+func (d *Dir) Keep(name string, f *os.File, info fs.FileInfo) (path string, err error) {
+	// Inside of the root no link leads astray; from its top the file is moved
+	// away under a name that nobody knows.
+	moving, kept := "."+random(), filepath.Join(d.store.path, "kept-"+random())
+	if err := detach(f); err != nil {
 		return "", fmt.Errorf("keep %s: %w", name, hostless(err))
 	}
-	// By now the name may have been another file's, or a link.
-	if there, err := os.Lstat(path); err != nil || !os.SameFile(there, info) {
-		return "", errors.Join(beacon.Errorf(beacon.Denied, "output %s changed while it was collected", name), remove(path))
+	if err = d.Rename(filepath.FromSlash(name), moving); err == nil {
+		err = os.Rename(filepath.Join(d.Name(), moving), kept)
+	}
+	if err != nil {
+		return "", fmt.Errorf("keep %s: %w", name, hostless(linkless(err)))
+	}
+	// By then the name may have been another file's.
+	if there, err := os.Lstat(kept); err != nil || !os.SameFile(there, info) {
+		return "", errors.Join(beacon.Errorf(beacon.Denied, "output %s changed while it was collected", name), remove(kept))
 	}
 	if err := readable(f); err != nil {
-		return "", errors.Join(fmt.Errorf("keep %s: %w", name, hostless(err)), os.Remove(path))
+		return "", errors.Join(fmt.Errorf("keep %s: %w", name, hostless(err)), os.Remove(kept))
 	}
-	return path, nil
+	return kept, nil
+}
+
+// CheckPath admits the names of outputs: file names with folders before them,
+// separated by slashes.
+func CheckPath(what, path string) error {
+	if len(path) > 1024 {
+		return beacon.Errorf(beacon.Invalid, "%s has %d bytes, limit 1024", what, len(path))
+	}
+	for part := range strings.SplitSeq(path, "/") {
+		if err := CheckName(what, part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckName admits the names that work items may give to files: one part, with

@@ -53,6 +53,7 @@ type config struct {
 	LenientActions bool
 
 	StagingPath   string
+	SourcePolicy  *sourcePolicy
 	Tags          map[string]any
 	Contexts      map[string]any
 	Operations    []json.RawMessage
@@ -148,6 +149,9 @@ func decodeConfig(raw []byte, into *config) error {
 	case min(into.PollIntervalMs, into.HeartbeatIntervalMs, into.ReconnectIntervalMs, into.ReconnectMaxMs,
 		into.RequestTimeoutMs, into.PingIntervalMs, into.PingTimeoutMs, into.DrainTimeoutMs) < 0:
 		return errors.New("an interval is below zero")
+	}
+	if _, err := into.SourcePolicy.download(nil); err != nil {
+		return fmt.Errorf("SourcePolicy: %w", err)
 	}
 	for i, p := range into.Providers {
 		if p.Source == "" {

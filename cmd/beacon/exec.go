@@ -109,9 +109,9 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		settings["Args"] = raw
 	}
 	// With a URL as its source the item is as a server would send it.
-	remote := settings.Has("SourceURL")
+	remote := settings.Has("SourceURL") || settings.Has("Sources") || settings.Has("Outputs")
 	if remote && (o.source != "" || o.output != "") {
-		return usagef("--source and --output do not go with the setting SourceURL: use OutputFilename, and --json to see OutputData")
+		return usagef("--source and --output do not go with the settings SourceURL, Sources and Outputs: use OutputFilename, and --json to see OutputData")
 	}
 	if err := checkFiles(o.source, o.output); err != nil {
 		return err
@@ -141,7 +141,7 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		return usage(err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	download := staging.NewDownloader(0)
+	download := staging.NewDownloader(staging.DownloadConfig{Log: log})
 	defer download.CloseIdle()
 
 	if err := registry.Initialize(ctx); err != nil {
@@ -180,7 +180,7 @@ func (o *execOptions) unknownSettings(c beacon.Capability, settings beacon.Setti
 	if o.quiet || len(action.Settings) == 0 {
 		return
 	}
-	known := []string{"SourceURL", "SourceFilename", "OutputFilename", "OutputFile", "ReturnOutputAsBase64", "Args", "Stdin", "Command", "Parameters"}
+	known := append(executor.Settings(), "Args", "Stdin", "Command", "Parameters")
 	for _, s := range action.Settings {
 		known = append(known, s.Name)
 	}

@@ -137,12 +137,15 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	choose("user", &o.user, "BEACON_USER_NAME", o.file.UserName)
 	choose("password", &o.password, "BEACON_PASSWORD", o.file.Password)
 	choose("join-secret", &o.joinSecret, "BEACON_JOIN_SECRET", o.file.JoinSecret)
-	for flag, value := range map[string]*string{"password": &o.password, "join-secret": &o.joinSecret} {
-		if !flags.Changed(flag) {
+	for _, s := range []struct {
+		flag  string
+		value *string
+	}{{"password", &o.password}, {"join-secret", &o.joinSecret}} {
+		if !flags.Changed(s.flag) {
 			continue
 		}
-		if *value, err = secret(*value); err != nil {
-			return usagef("--%s: %w", flag, err)
+		if *s.value, err = secret(*s.value); err != nil {
+			return usagef("--%s: %w", s.flag, err)
 		}
 	}
 	if !flags.Changed("poll-interval") {
@@ -255,7 +258,14 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, registry.Shutdown(context.WithoutCancel(ctx))) }()
 	o.announce(server, embedded != nil, all)
 
-	download := staging.NewDownloader(0)
+	sources, err := o.file.SourcePolicy.download(log)
+	if err != nil {
+		return usage(err)
+	}
+	if sources.Cache = o.file.SourcePolicy.cache(store, log); sources.Cache != nil {
+		defer sources.Cache.Close()
+	}
+	download := staging.NewDownloader(sources)
 	defer download.CloseIdle()
 	run := executor.New(registry, store, download, executor.Config{Log: log, LenientActions: o.file.LenientActions})
 	if !o.verbose && !o.wait {

@@ -32,8 +32,9 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// up VARIABLE PREFIX ARGUMENT...: starts beacon in the background, waits
-			// for a line with the prefix, and keeps the word after it. At the end of
-			// the script the process is interrupted and must end well.
+			// for a line with the prefix, and keeps the word after it; what was said
+			// until then is in the file VARIABLE.said. At the end of the script the
+			// process is interrupted and must end well.
 			"up": up,
 		},
 		Setup: func(e *testscript.Env) error {
@@ -72,8 +73,10 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(read.Close())
 	})
 	said := bufio.NewScanner(read)
+	lines := ""
 	for said.Scan() {
 		ts.Logf("%s", said.Text())
+		lines += said.Text() + "\n"
 		if rest, ok := strings.CutPrefix(said.Text(), args[1]); ok {
 			word, _, _ := strings.Cut(rest, " ")
 			ts.Setenv(args[0], word)
@@ -86,6 +89,7 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 			continue
 		}
 	}()
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".said"), []byte(lines), 0o600))
 }
 
 func mustAbs(t *testing.T, path string) string {

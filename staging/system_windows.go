@@ -35,13 +35,13 @@ func release(f *os.File) error {
 // hard links.
 func links(fs.FileInfo) uint64 { return 1 }
 
-// rename renames a file that is open as f, which closes it: an open file keeps
-// its name.
-func rename(f *os.File, from, to string) error {
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return linkless(os.Rename(from, to))
-}
+// detach makes an open file one that can be renamed: an open file keeps its
+// name, so it is closed.
+func detach(f *os.File) error { return f.Close() }
 
 func readable(*os.File) error { return nil }
+
+// isFull reports whether an error says that there is no room on the disk.
+func isFull(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
+}
