@@ -162,10 +162,11 @@ func (s *polling) heartbeat() {
 			continue
 		}
 		last = time.Now()
+		id := s.BeaconID()
 		err := s.client.Heartbeat(s.life, protocol.Heartbeat{ActiveWorkItems: active, Draining: s.draining.Load()})
 		if errors.Is(err, session.ErrUnknownBeacon) {
-			log.Warn("the server no longer knows this beacon; registering again", "beacon", s.BeaconID())
-			err = s.client.Register(s.life)
+			log.Warn("the server no longer knows this beacon; registering again", "beacon", id)
+			err = s.client.RegisterAgain(s.life, id)
 		}
 		if err != nil && s.life.Err() == nil {
 			log.Warn("heartbeat failed", "err", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -104,6 +105,55 @@ func TestHeartbeatRegistersAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "a", got.Hash)
 	require.NotEqual(t, first, s.BeaconID())
+}
+
+// Both the login and the heartbeat find out that the server was restarted: one
+// of them registers. A second identity would stay behind.
+func TestOneIdentityAfterARestart(t *testing.T) {
+	c := coordinator.Start(t, coordinator.Config{Flavour: coordinator.ERA, Sessions: true})
+	cfg := config(c)
+	cfg.HeartbeatInterval, cfg.PollInterval = 10*time.Millisecond, 10*time.Millisecond
+	s := open(t, cfg)
+	var registering, once sync.Once
+	held, told, later := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	closed := func(ch chan struct{}) bool {
+		select {
+		case <-ch:
+			return true
+		default:
+			return false
+		}
+	}
+	c.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.URL.Path == "/Beacon/Register":
+			registering.Do(func() { // the one after the login
+				close(held)
+				<-told
+			})
+		case !strings.HasSuffix(r.URL.Path, "/Heartbeat"):
+		case !closed(held): // the login is what finds out first
+			_, _ = w.Write([]byte(`{}`))
+			return true
+		case !closed(told): // and while it registers, the heartbeat
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"Error":"Beacon not found."}`))
+			close(told)
+			return true
+		default: // what followed from that is done
+			once.Do(func() { close(later) })
+		}
+		return false
+	})
+	c.ForgetBeacons(true)
+	go func() {
+		<-later
+		c.Push(item("a"))
+	}()
+	got, err := s.Next(within(t)) // while it waits there are polls
+	require.NoError(t, err)
+	require.Equal(t, "a", got.Hash)
+	require.Equal(t, []string{s.BeaconID()}, c.Beacons())
 }
 
 func TestReports(t *testing.T) {

@@ -60,7 +60,7 @@ type Client struct {
 	// answer says are no longer wanted.
 	Canceled func([]protocol.Cancellation)
 
-	renewing sync.Mutex // held while logging in again
+	renewing sync.Mutex // held while logging in, or registering, again
 
 	mu           sync.Mutex
 	beaconID     string
@@ -216,6 +216,18 @@ func (c *Client) Register(ctx context.Context) error {
 	}
 	c.SetBeaconID(id)
 	return nil
+}
+
+// RegisterAgain is for a server that does not know the beacon of that id. It does
+// nothing if the beacon has had another one since: a login that was renewed at
+// the same time has registered it, and a second identity would stay behind.
+func (c *Client) RegisterAgain(ctx context.Context, unknown string) error {
+	c.renewing.Lock()
+	defer c.renewing.Unlock()
+	if c.BeaconID() != unknown {
+		return nil
+	}
+	return c.Register(ctx)
 }
 
 // Heartbeat says that the beacon is alive and learns whether the server still
