@@ -272,6 +272,7 @@ func parsePrepared(file []byte, options Options, code bool, prepare *preparation
 // recognise tells a core module from the other things that people hand in.
 func recognise(b []byte) error {
 	const magic = "\x00asm"
+	start := strings.TrimSpace(string(b[:min(len(b), 100)]))
 	switch {
 	case len(b) == 0:
 		return &Error{Message: "the file is empty"}
@@ -286,7 +287,7 @@ func recognise(b []byte) error {
 		return &Error{Message: fmt.Sprintf("the file is cut off: a module has at least 8 bytes, this has %d", len(b))}
 	case len(b) >= 2 && b[0] == 0x1f && b[1] == 0x8b:
 		return &Error{Message: "not a WebAssembly module: it is gzip-compressed; unpack it first"}
-	case len(b) >= 1 && b[0] == '(':
+	case strings.HasPrefix(start, "(") || strings.HasPrefix(start, ";;"):
 		return &Error{Message: "not a WebAssembly module: it looks like the text format; translate it with wat2wasm first"}
 	}
 	return &Error{Message: "not a WebAssembly module: it does not begin with \\0asm"}

@@ -61,6 +61,7 @@ func TestRefusals(t *testing.T) {
 		"component":         {binary: "\x00asm\x0d\x00\x01\x00rest", want: "WebAssembly component"},
 		"version":           {binary: "\x00asm\x02\x00\x00\x00", want: "version 02 00 00 00"},
 		"text format":       {binary: "(module)", want: "wat2wasm"},
+		"text with comment": {binary: "\n;; what it is\n(module)", want: "wat2wasm"},
 		"gzip":              {binary: "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00", want: "gzip"},
 		"ELF":               {binary: "\x7fELF\x02\x01\x01\x00\x00\x00", want: "does not begin with"},
 		"too large":         {binary: header + named("x", strings.Repeat("y", 100)), limits: module.Limits{Size: 50}, want: "limit 50"},
