@@ -42,6 +42,7 @@ func TestTransport(t *testing.T, start func(t *testing.T) (transport.Dial, Coord
 		"registers and leaves":      testLeave,
 		"passes items on whole":     testItem,
 		"reports":                   testReport,
+		"reports many at once":      testDeliver,
 		"drops no item":             testBacklog,
 		"Next ends with its ctx":    testNextContext,
 		"reports twice":             testTwice,
@@ -169,6 +170,54 @@ func testReport(t *testing.T, dial transport.Dial, c Coordinator) {
 	}
 	if r := reported(t, c); r.Hash != "bad" || !r.Failed || r.Message != "provider says no" || fmt.Sprint(r.Result.Log) != "[c]" {
 		t.Errorf("the failure arrived as %+v", r)
+	}
+}
+
+func testDeliver(t *testing.T, dial transport.Dial, c Coordinator) {
+	const n = 300
+	s := open(t, dial)
+	var reports []transport.Report
+	sent, calls := 0, 0
+	for i := range n {
+		hash := fmt.Sprint("wi-", i)
+		c.Push(item(hash))
+		r := transport.Report{Hash: next(t, s).Hash, Result: beacon.Result{Outputs: beacon.Outputs{"Result": hash}, Log: []string{"a"}}}
+		switch i % 10 {
+		case 3:
+			r.Failed, r.Message = true, "provider says no"
+		case 7:
+			r.Result.Outputs = beacon.Outputs{"Result": func() {}}
+		}
+		reports = append(reports, r)
+		if len(reports) == 8 || i == n-1 { // as many as the beacon registered for
+			reports = append(reports, transport.Report{Hash: "unheard of"})
+			for k, err := range transport.Deliver(within(t), s, reports, func() { sent++ }) {
+				if _, odd := reports[k].Result.Outputs["Result"].(func()); isRefused(err) != odd || err != nil && !odd {
+					t.Errorf("delivery of %s: %v", reports[k].Hash, err)
+				} else if odd {
+					if err := s.Fail(within(t), reports[k].Hash, "not JSON", nil); err != nil {
+						t.Errorf("Fail after that: %v", err)
+					}
+				}
+			}
+			reports = nil
+			if calls++; sent != calls {
+				t.Fatalf("%d calls of Deliver, %d of sent", calls, sent)
+			}
+		}
+	}
+	for range n {
+		r := reported(t, c)
+		for r.Hash == "unheard of" { // a server may keep it or not
+			r = reported(t, c)
+		}
+		var i int
+		if _, err := fmt.Sscanf(r.Hash, "wi-%d", &i); err != nil {
+			t.Fatalf("report of %s", r.Hash)
+		}
+		if r.Failed != (i%10 == 3 || i%10 == 7) || !r.Failed && (r.Result.Outputs["Result"] != r.Hash || fmt.Sprint(r.Result.Log) != "[a]") {
+			t.Errorf("report of %s: %+v", r.Hash, r)
+		}
 	}
 }
 

@@ -96,16 +96,6 @@ func encodeBeacon(action, beaconID string) ([]byte, error) {
 	}{action, beaconID})
 }
 
-// EncodeComplete makes the frame that reports a result. It fails when an
-// output cannot be represented in JSON.
-func EncodeComplete(hash string, r beacon.Result) ([]byte, error) {
-	return Encode(struct {
-		Action       string `json:"Action"`
-		WorkItemHash string `json:"WorkItemHash"`
-		Completion
-	}{ActionComplete, hash, NewCompletion(r)})
-}
-
 // NewWorkFailure translates a provider's error for the wire.
 func NewWorkFailure(message string, log []string) WorkFailure {
 	if log == nil {

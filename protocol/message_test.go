@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -214,6 +215,67 @@ func FuzzDecodeEvent(f *testing.F) {
 	})
 }
 
+func FuzzEncodeComplete(f *testing.F) {
+	f.Add("wi", "Result", `{"a": [1, "<&>"]}`, "line")
+	f.Add("wi\"\\\x00\xff\u2028", "", `nonsense`, "\x1b[0m")
+	f.Fuzz(func(t *testing.T, hash, name, raw, line string) {
+		r := beacon.Result{Outputs: beacon.Outputs{name: raw, name + "2": 7}, Log: []string{line}}
+		if json.Valid([]byte(raw)) {
+			r.Outputs[name+"3"] = json.RawMessage(raw)
+		}
+		frame, err := protocol.EncodeComplete(hash, r)
+		require.NoError(t, err)
+		plain, err := protocol.Encode(struct {
+			Action       string
+			WorkItemHash string
+			protocol.Completion
+		}{"WorkComplete", hash, protocol.NewCompletion(r)})
+		require.NoError(t, err)
+		require.JSONEq(t, string(plain), string(frame))
+		require.True(t, utf8.Valid(frame))
+		entry, err := protocol.EncodeBatchEntry(hash, r)
+		require.NoError(t, err)
+		require.True(t, json.Valid(protocol.EncodeBatch([][]byte{entry, entry})))
+	})
+}
+
+func TestDecodeBatch(t *testing.T) {
+	for body, want := range map[string]map[int]string{
+		`{"Items":[{},{}],"Errors":[]}`:                                           {},
+		`{"Items":[{}],"Errors":[{"Index":1,"Error":"not found"}]}`:               {1: "not found"},
+		`{"Items":[],"Errors":[{"Index":0,"Error":"a"},{"Index":1,"Error":"b"}]}`: {0: "a", 1: "b"},
+		`{"Items":[{}],"Errors":[]}`:                                              nil, // one is missing
+		`{"Items":[],"Errors":[{"Index":1,"Error":"a"},{"Index":1,"Error":"b"}]}`: nil,
+		`{"Items":[{}],"Errors":[{"Index":2,"Error":"x"}]}`:                       nil,
+		`{"Items":[{}],"Errors":[{"Index":-1,"Error":"x"}]}`:                      nil,
+		`{"Items":[{},{}]}`: nil,
+		`{}`:                nil,
+		`[]`:                nil,
+		`<html>`:            nil,
+	} {
+		got, err := protocol.DecodeBatch([]byte(body), 2)
+		if want == nil {
+			require.Error(t, err, body)
+			continue
+		}
+		require.NoError(t, err, body)
+		require.Equal(t, want, got, body)
+	}
+}
+
+func TestDecodeCurrent(t *testing.T) {
+	hashes, ok := protocol.DecodeCurrent([]byte(`{"BeaconID":"b","CurrentWorkItems":["a","b"]}`))
+	require.True(t, ok)
+	require.Equal(t, []string{"a", "b"}, hashes)
+	hashes, ok = protocol.DecodeCurrent([]byte(`{"CurrentWorkItems":[]}`))
+	require.True(t, ok)
+	require.Empty(t, hashes)
+	for _, body := range []string{`{}`, `{"CurrentWorkItems":null}`, `{"CurrentWorkItems":[7]}`, `[]`, ``} {
+		_, ok = protocol.DecodeCurrent([]byte(body))
+		require.False(t, ok, body)
+	}
+}
+
 func FuzzDecodeAnswers(f *testing.F) {
 	f.Add([]byte(`{"WorkItem":null}`))
 	f.Add([]byte(`{"BeaconID":"b","Error":"x","LoggedIn":true}`))
@@ -224,6 +286,8 @@ func FuzzDecodeAnswers(f *testing.F) {
 			t.Error("an empty id")
 		}
 		_, _ = protocol.DecodePoll(body)
+		_, _ = protocol.DecodeBatch(body, 3)
+		_, _ = protocol.DecodeCurrent(body)
 		_ = protocol.DecodeLogin(body)
 		_ = protocol.DecodeError(body)
 		for _, c := range protocol.DecodeCanceled(body) {

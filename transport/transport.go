@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/ultravisor/beacon"
 )
@@ -89,4 +90,65 @@ type Session interface {
 	// Close deregisters the beacon, if ctx and link allow, frees the link and
 	// ends calls that are under way. It may be called twice.
 	Close(ctx context.Context) error
+}
+
+// A Report is what became of an item, on its way to the server.
+type Report struct {
+	Hash string
+	// Result holds outputs that are certain to be representable in JSON, and
+	// beacon.Files.
+	Result beacon.Result
+	// Failed says that the provider failed, Message how; then only the log of
+	// Result counts.
+	Failed  bool
+	Message string
+}
+
+// A Deliverer is a Session that delivers many reports for little more than the
+// price of one.
+type Deliverer interface {
+	Session
+	// Deliver is Complete or Fail for each of the reports: an error, or nil, for
+	// each of them. It calls sent, once, as soon as it would only wait for the
+	// server's word: then more reports may follow at once.
+	Deliver(ctx context.Context, reports []Report, sent func()) []error
+}
+
+// atOnce is how many reports Deliver passes on at a time to a Session that is
+// no Deliverer.
+const atOnce = 8
+
+// Deliver delivers reports by a session, the best way that it has; see
+// Deliverer.
+func Deliver(ctx context.Context, s Session, reports []Report, sent func()) []error {
+	if d, ok := s.(Deliverer); ok {
+		return d.Deliver(ctx, reports, sent)
+	}
+	defer sent()
+	return Each(reports, func(r Report) error {
+		if r.Failed {
+			return s.Fail(ctx, r.Hash, r.Message, r.Result.Log)
+		}
+		return s.Complete(ctx, r.Hash, r.Result)
+	})
+}
+
+// Each calls send for each report, some of them at the same time.
+func Each(reports []Report, send func(Report) error) []error {
+	errs := make([]error, len(reports))
+	if len(reports) == 1 {
+		errs[0] = send(reports[0])
+		return errs
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	slots := make(chan struct{}, atOnce)
+	for i, r := range reports {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = send(r)
+		})
+	}
+	return errs
 }

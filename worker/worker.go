@@ -75,29 +75,21 @@ type Config struct {
 }
 
 // A Report is what became of an item, on its way to the server.
-type Report struct {
-	Hash string
-	// Result holds outputs that are certain to be representable in JSON, and
-	// beacon.Files.
-	Result beacon.Result
-	// Failed says that the provider failed, Message how; then only the log of
-	// Result counts.
-	Failed  bool
-	Message string
-}
+type Report = transport.Report
 
 // An Outbox keeps reports until they are delivered. Its methods are called from
 // many goroutines. A worker needs one of its own.
 type Outbox interface {
-	// Put keeps a report; once it returns nil, the report is safe, and so is
-	// the content of its files: an outbox that outlives the process has a copy
-	// or a link of its own. A report on the same hash is replaced.
-	Put(Report) error
+	// Put keeps reports, all of them or, with an error, none. Once it returns
+	// nil they are safe, and so is the content of their files: an outbox that
+	// outlives the process has a copy or a link of its own. Earlier reports on
+	// the same hashes are replaced.
+	Put(...Report) error
 	// Pending lists what was kept and not delivered. It is called once, at the
 	// start.
 	Pending() ([]Report, error)
-	// Delivered forgets the report on a hash.
-	Delivered(hash string) error
+	// Delivered forgets the reports on hashes.
+	Delivered(hashes ...string) error
 }
 
 // An UndeliveredError says that reports were left when Run ended. They are in
@@ -178,17 +170,20 @@ func newWorker(execute beacon.Execute, cfg Config) (*worker, error) {
 		execute: execute, cfg: cfg, log: cfg.Logger,
 		slots:  make(chan struct{}, cfg.MaxConcurrent),
 		known:  map[string]*job{},
-		retry:  make(chan struct{}, 1),
+		keep:   make(chan struct{}, 1),
+		send:   make(chan struct{}, 1),
 		active: time.Now(),
 	}
+	w.verbose = w.log.Enabled(context.Background(), slog.LevelDebug)
 	kept, err := cfg.Outbox.Pending()
 	if err != nil {
 		return nil, fmt.Errorf("read the outbox: %w", err)
 	}
 	for _, r := range kept {
-		w.known[r.Hash] = &job{report: r}
+		w.known[r.Hash] = &job{hash: r.Hash, report: r, size: size(r)}
 	}
 	w.backlog = len(w.known)
+	w.stuck = len(w.known)
 	if len(kept) > 0 {
 		w.log.Info("results of an earlier run are still to be delivered", "results", len(kept))
 	}
@@ -199,42 +194,55 @@ func newWorker(execute beacon.Execute, cfg Config) (*worker, error) {
 // known items is all there is.
 type memory struct{}
 
-func (memory) Put(Report) error           { return nil }
+func (memory) Put(...Report) error        { return nil }
 func (memory) Pending() ([]Report, error) { return nil, nil }
-func (memory) Delivered(string) error     { return nil }
+func (memory) Delivered(...string) error  { return nil }
 
 type worker struct {
 	execute beacon.Execute
 	cfg     Config
 	log     *slog.Logger
+	verbose bool          // log is for details, too
 	slots   chan struct{} // one token per running item
 	items   sync.WaitGroup
 	sending sync.WaitGroup
 
-	retry chan struct{} // a report may be due
+	keep chan struct{} // there are reports to be kept
+	send chan struct{} // a report may be due
 
 	mu        sync.Mutex
 	known     map[string]*job   // running, or with a report to deliver
 	running   int               // known items that run
 	backlog   int               // the others
 	reporting int               // those of them whose first delivery is under way
+	stuck     int               // those whose first delivery is over
+	unkept    []*job            // their reports are to be kept
+	unsent    []*job            // they are kept and to be sent
 	abandoned int               // items left behind
 	taken     bool              // an item has been taken
 	active    time.Time         // when an item last arrived or was done with
 	unwanted  []unwanted        // items that were canceled before they arrived
 	link      transport.Session // nil while there is none
 	changed   chan struct{}     // closed at the next change of the above; nil if nobody waits
+
+	reportingBytes int64 // of the reports that are reporting
 }
 
 // A job is an item that runs or whose report is to be delivered.
 type job struct {
-	running bool
-	cancel  context.CancelCauseFunc
-	report  Report    // once the item has ended
-	first   bool      // the first delivery is under way
-	sending bool      // a later delivery is under way
-	retry   backoff   // between deliveries
-	due     time.Time // of the next delivery
+	hash       string
+	attempt    int
+	digest     digest
+	running    bool
+	superseded bool // left behind, since its hash means another item now
+	cancel     context.CancelCauseFunc
+	report     Report            // once the item has ended
+	size       int64             // of the report
+	first      bool              // the first delivery is under way
+	sending    bool              // a delivery is under way
+	sent       transport.Session // of the last delivery
+	retry      backoff           // between deliveries
+	due        time.Time         // of the next delivery
 }
 
 // announce tells those who wait that something has changed; mu is held.
@@ -279,7 +287,10 @@ func (w *worker) run(ctx context.Context, dial transport.Dial) error {
 	defer close(ended)
 	drain.Go(func() { w.drain(ctx, stop, cancelJobs, endLife, ended) })
 	drain.Go(func() { w.retire(ctx, stop, ended) })
-	w.sending.Go(func() { w.redeliver(life) })
+	keeping, endKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	var keeper sync.WaitGroup
+	keeper.Go(func() { w.keeper(keeping) })
+	w.sending.Go(func() { w.sender(life) })
 
 	err := w.connect(ctx, jobs, life, dial)
 	if err != nil { // final
@@ -296,6 +307,8 @@ func (w *worker) run(ctx context.Context, dial transport.Dial) error {
 	if abandoned == 0 {
 		w.items.Wait()
 	}
+	endKeeping()
+	keeper.Wait()
 	left := w.left()
 	if len(left) == 0 {
 		return err
@@ -420,10 +433,11 @@ func (w *worker) abandon() {
 		j.running, j.report = false, r
 		w.running--
 		w.backlog++
+		w.stuck++
 		w.abandoned++
 	}
 	w.announce()
-	w.redue()
+	signal(w.send)
 }
 
 // left lists items that were not reported, sorted.
@@ -520,8 +534,8 @@ func (w *worker) once(ctx, jobs, life context.Context, dial transport.Dial, wait
 		wait.reset()
 	}
 
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
+	closing, giveUp := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer giveUp()
 	if w.cfg.Abort != nil {
 		var aborted sync.WaitGroup
 		defer aborted.Wait()
@@ -530,7 +544,7 @@ func (w *worker) once(ctx, jobs, life context.Context, dial transport.Dial, wait
 		aborted.Go(func() {
 			select {
 			case <-w.cfg.Abort:
-				cancel()
+				giveUp()
 			case <-closed:
 			}
 		})
@@ -549,15 +563,7 @@ func (w *worker) setLink(s transport.Session) {
 		j.due = time.Time{}
 	}
 	w.announce()
-	w.redue()
-}
-
-// redue has redeliver look again.
-func (w *worker) redue() {
-	select {
-	case w.retry <- struct{}{}:
-	default:
-	}
+	signal(w.send)
 }
 
 // serve takes items until the link is lost or life ends. After ctx is done it
@@ -635,8 +641,8 @@ func (w *worker) take(ctx, jobs context.Context, s transport.Session) (took int,
 		}
 		took++
 		running, cancel := context.WithCancelCause(jobs)
-		ok, reason := w.begin(item.Hash, cancel)
-		if !ok {
+		j, reason := w.begin(item, cancel)
+		if j == nil {
 			cancel(nil)
 			<-w.slots
 			continue
@@ -646,7 +652,7 @@ func (w *worker) take(ctx, jobs context.Context, s transport.Session) (took int,
 		}
 		w.items.Go(func() {
 			defer cancel(nil)
-			w.do(running, item, execute)
+			w.do(running, j, item, execute)
 		})
 	}
 }
@@ -655,19 +661,22 @@ func (w *worker) take(ctx, jobs context.Context, s transport.Session) (took int,
 // them before no more items are taken.
 func (w *worker) maxBacklog() int { return 64 + 4*w.cfg.MaxConcurrent }
 
-// maxReporting is how many results may be on their first way to the server
-// before no more items are taken: an item does not wait for the disk and the
-// network to be done with the one before.
-func (w *worker) maxReporting() int { return max(8, w.cfg.MaxConcurrent) }
+// maxReporting and maxReportingBytes are how many results may be on their first
+// way to the server before no more items are taken: an item does not wait for
+// the disk and the network to be done with the one before.
+const (
+	maxReporting      = 8192
+	maxReportingBytes = 64 << 20
+)
 
 // admitted waits until the backlog is short enough, false if ctx is done first.
 // After the one item of Config.Once nothing more is.
 func (w *worker) admitted(ctx context.Context) bool {
 	for told := false; ctx.Err() == nil; {
 		w.mu.Lock()
-		backlog, full := w.backlog, w.backlog >= w.maxBacklog()
+		stuck, full := w.stuck, w.stuck >= w.maxBacklog()
 		enough := w.cfg.Once && w.taken
-		if !full && !enough && w.reporting < w.maxReporting() {
+		if !full && !enough && w.reporting < maxReporting && w.reportingBytes < maxReportingBytes {
 			w.mu.Unlock()
 			return true
 		}
@@ -675,7 +684,7 @@ func (w *worker) admitted(ctx context.Context) bool {
 		w.mu.Unlock()
 		if full && !told {
 			told = true
-			w.log.Warn("taking no more items until the server accepts the results that wait", "waiting", backlog)
+			w.log.Warn("taking no more items until the server accepts the results that wait", "waiting", stuck)
 		}
 		select {
 		case <-changed:
@@ -692,28 +701,30 @@ func refuse(err error) beacon.Execute {
 	}
 }
 
-// begin notes that an item runs, unless it does already or its report waits:
-// servers deliver items again after a disconnection. An item that was canceled
-// meanwhile is not to be executed, for the reason that is given.
-func (w *worker) begin(hash string, cancel context.CancelCauseFunc) (ok bool, reason error) {
+// begin notes that an item runs. It gives no job for one that runs already or
+// whose report waits: servers deliver items again after a disconnection. An item
+// that was canceled meanwhile is not to be executed, for the reason that is
+// given.
+func (w *worker) begin(item beacon.WorkItem, cancel context.CancelCauseFunc) (*job, error) {
+	j := &job{hash: item.Hash, attempt: item.Attempt, digest: digestOf(item), running: true, cancel: cancel}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.active = time.Now()
-	if j := w.known[hash]; j != nil {
-		if j.running {
-			w.log.Info("the item was delivered again while it runs", "item", tag(hash))
+	if earlier := w.known[item.Hash]; earlier != nil && !w.replaces(j, earlier) {
+		if earlier.running {
+			w.log.Info("the item was delivered again while it runs", "item", tag(item.Hash))
 		} else {
-			w.log.Info("the item was delivered again while its result is being delivered", "item", tag(hash))
-			j.due = time.Time{}
-			w.redue()
+			w.log.Info("the item was delivered again while its result is being delivered", "item", tag(item.Hash))
+			earlier.due = time.Time{}
+			signal(w.send)
 		}
-		return false, nil
+		return nil, nil
 	}
-	w.known[hash] = &job{running: true, cancel: cancel}
+	w.known[item.Hash] = j
 	w.running++
 	w.taken = true
 	w.announce()
-	return true, w.recall(hash)
+	return j, w.recall(item.Hash)
 }
 
 // A backoff yields random waits under a bound that doubles.

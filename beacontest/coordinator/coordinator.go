@@ -116,6 +116,9 @@ func Start(t testing.TB, cfg Config) *Coordinator {
 	mux.HandleFunc("POST /Beacon/Work/Poll", c.private(c.poll))
 	mux.HandleFunc("POST /Beacon/{id}/Heartbeat", c.private(c.heartbeat))
 	mux.HandleFunc("DELETE /Beacon/{id}", c.leave)
+	if cfg.Flavour != ERA {
+		mux.HandleFunc("POST /Beacon/Work/Complete/Batch", c.private(c.completeBatch))
+	}
 	mux.HandleFunc("POST /Beacon/Work/{hash}/Complete", c.private(c.complete))
 	mux.HandleFunc("POST /Beacon/Work/{hash}/Error", c.private(c.fail))
 	mux.HandleFunc("POST /Beacon/Work/{hash}/Progress", c.private(c.progressed))
@@ -571,12 +574,18 @@ func (c *Coordinator) heartbeat(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Lock()
 	b, canceled := c.beacons[r.PathValue("id")], slices.Clone(c.canceled)
+	current := []string{}
+	for hash, w := range c.byHash {
+		if b != nil && w.beacon == b.ID && !w.done {
+			current = append(current, hash)
+		}
+	}
 	c.mu.Unlock()
 	if b == nil {
 		answer(w, http.StatusNotFound, map[string]any{"Error": "Beacon [" + r.PathValue("id") + "] not found."})
 		return
 	}
-	record := map[string]any{"BeaconID": b.ID, "Name": b.Name, "Status": "Online"}
+	record := map[string]any{"BeaconID": b.ID, "Name": b.Name, "Status": "Online", "CurrentWorkItems": current}
 	if len(canceled) > 0 {
 		record["CanceledWorkItems"] = canceled
 	}
@@ -604,6 +613,31 @@ func (c *Coordinator) complete(w http.ResponseWriter, r *http.Request) {
 	}
 	hash := r.PathValue("hash")
 	c.finished(w, "Completed", beacontest.Report{Hash: hash, Result: beacon.Result{Outputs: body.Outputs, Log: body.Log}})
+}
+
+func (c *Coordinator) completeBatch(w http.ResponseWriter, r *http.Request) {
+	type entry struct {
+		WorkItemHash string
+		protocol.Completion
+	}
+	type failure struct {
+		Index int
+		Error string
+	}
+	var body struct{ Items []entry }
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || len(body.Items) > protocol.MaxBatch {
+		answer(w, http.StatusBadRequest, map[string]any{"code": "InvalidContent", "message": "bad JSON"})
+		return
+	}
+	items, failures := []any{}, []failure{}
+	for i, e := range body.Items {
+		if err := c.record(beacontest.Report{Hash: e.WorkItemHash, Result: beacon.Result{Outputs: e.Outputs, Log: e.Log}}); err != nil {
+			failures = append(failures, failure{i, err.Error()})
+			continue
+		}
+		items = append(items, map[string]string{"WorkItemHash": e.WorkItemHash, "Status": "Completed"})
+	}
+	answer(w, http.StatusOK, map[string]any{"Items": items, "Errors": failures})
 }
 
 func (c *Coordinator) fail(w http.ResponseWriter, r *http.Request) {

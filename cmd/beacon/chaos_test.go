@@ -77,7 +77,7 @@ type chaos struct {
 	restarts int
 }
 
-// A lockedBuffer keeps what processes said, one after the other.
+// A lockedBuffer keeps what a process said.
 type lockedBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -127,8 +127,6 @@ func (c *chaos) run() {
 		"ReconnectIntervalMs": 20, "ReconnectMaxMs": 500, "HeartbeatIntervalMs": 500, "PollIntervalMs": 200,
 		"RequestTimeoutMs": 5000, "PingIntervalMs": 500, "PingTimeoutMs": 3000, "DrainTimeoutMs": 60000
 	}`, proxy.URL()), 0o600))
-	c.said = &lockedBuffer{}
-
 	began := time.Now()
 	c.startWorker()
 	submitted, done, nextKill, nextRestart := 0, 0, 20, 200
@@ -161,6 +159,9 @@ func (c *chaos) run() {
 	}
 	took := time.Since(began)
 	c.proxy.Calm()
+	// One that has only just been started would not know yet what a signal means.
+	require.Eventually(t, func() bool { return strings.Contains(c.said.String(), "ready for work") }, 3*time.Minute, 10*time.Millisecond,
+		"the worker does not come back; it said:\n%s", c.said.tail())
 	require.NoError(t, c.worker.Process.Signal(syscall.SIGTERM))
 	_ = c.worker.Wait()
 	require.Zero(t, c.worker.ProcessState.ExitCode(), "the worker ended badly:\n%s", c.said.tail())
@@ -207,6 +208,7 @@ func (c *chaos) startWorker() {
 	transport := []string{"auto", "auto", "auto", "http"}[c.dice.IntN(4)]
 	c.worker = beaconCommand(c.t, filepath.Join(c.dir, "cache"), "run", "--transport", transport, "--config", filepath.Join(c.dir, "config.json"),
 		"--module", module, "--wait", "--staging", filepath.Join(c.dir, "staging"), "--verbose")
+	c.said = &lockedBuffer{}
 	c.worker.Stdout, c.worker.Stderr = c.said, c.said
 	require.NoError(c.t, c.worker.Start())
 }

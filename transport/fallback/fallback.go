@@ -215,6 +215,15 @@ func (w *watched) Fail(ctx context.Context, hash, message string, log []string) 
 	return w.reported(hash, w.Session.Fail(ctx, hash, message, log))
 }
 
+// Deliver implements transport.Deliverer.
+func (w *watched) Deliver(ctx context.Context, reports []transport.Report, sent func()) []error {
+	errs := transport.Deliver(ctx, w.Session, reports, sent)
+	for i, r := range reports {
+		errs[i] = w.reported(r.Hash, errs[i])
+	}
+	return errs
+}
+
 func (w *watched) Close(ctx context.Context) error {
 	w.end()
 	err := w.Session.Close(ctx)

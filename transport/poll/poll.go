@@ -163,7 +163,7 @@ func (s *polling) heartbeat() {
 		}
 		last = time.Now()
 		id := s.BeaconID()
-		err := s.client.Heartbeat(s.life, protocol.Heartbeat{ActiveWorkItems: active, Draining: s.draining.Load()})
+		_, err := s.client.Heartbeat(s.life, protocol.Heartbeat{ActiveWorkItems: active, Draining: s.draining.Load()})
 		if errors.Is(err, session.ErrUnknownBeacon) {
 			log.Warn("the server no longer knows this beacon; registering again", "beacon", id)
 			err = s.client.RegisterAgain(s.life, id)
@@ -184,6 +184,25 @@ func (s *polling) Complete(ctx context.Context, hash string, r beacon.Result) er
 
 func (s *polling) Fail(ctx context.Context, hash, message string, log []string) error {
 	return s.report(ctx, func(ctx context.Context) error { return s.client.Fail(ctx, hash, message, log) })
+}
+
+// Deliver implements transport.Deliverer.
+func (s *polling) Deliver(ctx context.Context, reports []transport.Report, sent func()) []error {
+	defer sent()
+	var errs []error
+	_ = s.during(ctx, func(ctx context.Context) error { // errs has them all
+		errs = s.client.Deliver(ctx, reports)
+		return nil
+	})
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			s.intake.Reported()
+		case s.life.Err() != nil:
+			errs[i] = s.cause()
+		}
+	}
+	return errs
 }
 
 func (s *polling) report(ctx context.Context, send func(context.Context) error) error {

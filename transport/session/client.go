@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -60,7 +62,8 @@ type Client struct {
 	// answer says are no longer wanted.
 	Canceled func([]protocol.Cancellation)
 
-	renewing sync.Mutex // held while logging in, or registering, again
+	single   atomic.Bool // the server takes no batches
+	renewing sync.Mutex  // held while logging in, or registering, again
 
 	mu           sync.Mutex
 	beaconID     string
@@ -85,15 +88,26 @@ func NewClient(cfg Config) (*Client, error) {
 		if standard, ok := http.DefaultTransport.(*http.Transport); ok {
 			t = standard.Clone() // with its timeouts and proxies
 		}
+		if t.DialContext == nil {
+			t.DialContext = new(net.Dialer).DialContext
+		}
 		t.TLSClientConfig = cfg.TLS.Clone()
 		t.MaxIdleConnsPerHost = 32
 		// The server of March 2026 closes idle connections after 5 s; a
 		// request that meets the closing fails.
 		t.IdleConnTimeout = 4 * time.Second
 		t.MaxResponseHeaderBytes = 1 << 20
-		tunnels := t
+		tunnels := t.Clone()
 		if base.Scheme == "http" {
 			tunnels = tunneling(t)
+		}
+		dial := tunnels.DialContext
+		tunnels.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &Cork{Conn: conn}, nil
 		}
 		own.Transport, up.Transport = t, tunnels
 		c.close = func() { t.CloseIdleConnections(); tunnels.CloseIdleConnections() }
@@ -230,25 +244,33 @@ func (c *Client) RegisterAgain(ctx context.Context, unknown string) error {
 	return c.Register(ctx)
 }
 
+// Current is what a server thinks that a beacon works on.
+type Current struct {
+	Hashes []string
+	Known  bool // the server says it at all
+}
+
 // Heartbeat says that the beacon is alive and learns whether the server still
 // knows it: if not, the error is ErrUnknownBeacon.
-func (c *Client) Heartbeat(ctx context.Context, h protocol.Heartbeat) error {
+func (c *Client) Heartbeat(ctx context.Context, h protocol.Heartbeat) (Current, error) {
 	body, err := protocol.Encode(h)
 	if err != nil {
-		return fmt.Errorf("heartbeat: %w", err)
+		return Current{}, fmt.Errorf("heartbeat: %w", err)
 	}
 	path := func(id string) string { return protocol.PathHeartbeat(url.PathEscape(id)) }
 	status, answer, err := c.call(ctx, path, fixed(body), smallAnswer)
 	switch {
 	case err != nil:
-		return fmt.Errorf("heartbeat: %w", err)
+		return Current{}, fmt.Errorf("heartbeat: %w", err)
 	case status == http.StatusNotFound && protocol.DecodeError(answer) != "":
-		return ErrUnknownBeacon
+		return Current{}, ErrUnknownBeacon
 	case status != http.StatusOK:
-		return fmt.Errorf("heartbeat: %w", c.statusError(http.MethodPost, path("…"), status, answer))
+		return Current{}, fmt.Errorf("heartbeat: %w", c.statusError(http.MethodPost, path("…"), status, answer))
 	}
 	c.canceled(answer)
-	return nil
+	var current Current
+	current.Hashes, current.Known = protocol.DecodeCurrent(answer)
+	return current, nil
 }
 
 // canceled passes on what an answer says of items that are not wanted.
@@ -306,6 +328,116 @@ func (c *Client) Progress(ctx context.Context, hash string, p beacon.Progress) e
 	return nil
 }
 
+// Bounds on what is reported in one batch.
+const (
+	maxBatchBytes = 4 << 20
+	maxBatched    = 256 << 10 // of one report; a larger one goes alone
+)
+
+// Deliver reports what became of items, of many in one request where the server
+// can do that; see transport.Deliverer.
+func (c *Client) Deliver(ctx context.Context, reports []transport.Report) []error {
+	errs := make([]error, len(reports))
+	alone := make([]int, 0, len(reports)) // indices
+	var batch batch
+	send := func() {
+		if len(batch.entries) == 1 || !c.deliver(ctx, batch, reports, errs) {
+			alone = append(alone, batch.indices...)
+		}
+		batch.clear()
+	}
+	if len(reports) > 1 && !c.single.Load() {
+		for i, r := range reports {
+			if r.Failed || len(r.Result.Outputs.Files()) > 0 {
+				alone = append(alone, i)
+				continue
+			}
+			entry, err := protocol.EncodeBatchEntry(r.Hash, r.Result)
+			if err != nil || len(entry) > maxBatched {
+				alone = append(alone, i)
+				continue
+			}
+			if len(batch.entries) == protocol.MaxBatch || batch.bytes+len(entry) > maxBatchBytes {
+				send()
+			}
+			batch.add(i, entry)
+		}
+		if len(batch.entries) > 0 {
+			send()
+		}
+	} else {
+		for i := range reports {
+			alone = append(alone, i)
+		}
+	}
+	rest := make([]transport.Report, len(alone))
+	for k, i := range alone {
+		rest[k] = reports[i]
+	}
+	for k, err := range transport.Each(rest, func(r transport.Report) error { return c.Report(ctx, r) }) {
+		errs[alone[k]] = err
+	}
+	return errs
+}
+
+// A batch is reports on their way, by their index.
+type batch struct {
+	indices []int
+	entries [][]byte
+	bytes   int
+}
+
+func (b *batch) add(i int, entry []byte) {
+	b.indices, b.entries = append(b.indices, i), append(b.entries, entry)
+	b.bytes += len(entry)
+}
+
+func (b *batch) clear() { *b = batch{} }
+
+// deliver sends one batch. It is false if the server takes no batches; then, and
+// wherever the answer leaves doubts, the reports are to be sent alone.
+func (c *Client) deliver(ctx context.Context, b batch, reports []transport.Report, errs []error) bool {
+	path := func(string) string { return protocol.PathCompleteBatch }
+	status, answer, err := c.call(ctx, path, fixed(protocol.EncodeBatch(b.entries)), smallAnswer)
+	if err != nil {
+		for _, i := range b.indices {
+			errs[i] = fmt.Errorf("report: %w", err)
+		}
+		return true
+	}
+	refused, err := protocol.DecodeBatch(answer, len(b.entries))
+	switch {
+	case status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusOK && err != nil:
+		c.single.Store(true)
+		return false
+	case status != http.StatusOK:
+		return false
+	}
+	for k, text := range refused {
+		i := b.indices[k]
+		if protocol.Finalized(text) {
+			c.unwanted(reports[i].Hash, text)
+			continue
+		}
+		// Alone the server says what it has against it.
+		errs[i] = c.Report(ctx, reports[i])
+	}
+	return true
+}
+
+// unwanted notes that a report came too late.
+func (c *Client) unwanted(hash, reason string) {
+	c.cfg.Logger.Info("the server no longer wants this report", "item", beacon.Excerpt(hash, 200), "reason", beacon.Excerpt(reason, 200))
+}
+
+// Report is Complete or Fail.
+func (c *Client) Report(ctx context.Context, r transport.Report) error {
+	if r.Failed {
+		return c.Fail(ctx, r.Hash, r.Message, r.Result.Log)
+	}
+	return c.Complete(ctx, r.Hash, r.Result)
+}
+
 // Complete reports a result; see transport.Session.
 func (c *Client) Complete(ctx context.Context, hash string, r beacon.Result) error {
 	body, err := protocol.EncodeCompletion(r)
@@ -334,7 +466,7 @@ func (c *Client) report(ctx context.Context, path string, body *protocol.Body) e
 	case status >= 200 && status < 300:
 		return nil
 	case (status == http.StatusBadRequest || status == http.StatusNotFound || status == http.StatusConflict) && protocol.Finalized(message):
-		c.cfg.Logger.Info("the server no longer wants this report", "path", beacon.Excerpt(path, 200), "reason", beacon.Excerpt(message, 200))
+		c.unwanted(path, message)
 		return nil
 	}
 	err = fmt.Errorf("report: %w", c.statusError(http.MethodPost, path, status, answer))

@@ -31,11 +31,12 @@ type Intake struct {
 	items   []entry
 	bytes   int
 	waiting bool
-	eager   bool          // the last poll yielded an item
-	pollAt  time.Time     // not before
-	stalled chan struct{} // closed while Push waits
-	polling bool          // a poll is under way
-	again   bool          // a report arrived since it began
+	eager   bool            // the last poll yielded an item
+	pollAt  time.Time       // not before
+	stalled chan struct{}   // closed while Push waits
+	polling bool            // a poll is under way
+	again   bool            // a report arrived since it began
+	watched map[string]bool // hashes; true for those that arrived again
 	closed  bool
 
 	ready chan struct{} // an item is there
@@ -162,7 +163,30 @@ func (in *Intake) Counts() bool {
 	return in.counts
 }
 
+// Watch has the intake note whether items arrive again, Unwatch says of one
+// whether it did.
+func (in *Intake) Watch(hash string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.watched == nil {
+		in.watched = map[string]bool{}
+	}
+	in.watched[hash] = false
+}
+
+// Unwatch ends Watch.
+func (in *Intake) Unwatch(hash string) (arrived bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	arrived = in.watched[hash]
+	delete(in.watched, hash)
+	return arrived
+}
+
 func (in *Intake) add(e entry) {
+	if _, ok := in.watched[e.item.Hash]; ok {
+		in.watched[e.item.Hash] = true
+	}
 	in.counts = in.counts || e.item.Attempt > 0
 	in.items = append(in.items, e)
 	in.bytes += e.size

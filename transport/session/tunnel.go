@@ -19,10 +19,10 @@ import (
 // and through SOCKS proxies, the standard library does so by itself.
 func tunneling(t *http.Transport) *http.Transport {
 	choose := t.Proxy
+	t = t.Clone()
 	if choose == nil {
 		return t
 	}
-	t = t.Clone()
 	t.Proxy = func(r *http.Request) (*url.URL, error) {
 		proxy, err := choose(r)
 		if err == nil && proxy != nil && (proxy.Scheme == "http" || proxy.Scheme == "https") {
@@ -31,9 +31,6 @@ func tunneling(t *http.Transport) *http.Transport {
 		return proxy, err
 	}
 	dial := t.DialContext
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		target := &http.Request{URL: &url.URL{Scheme: "http", Host: address}}
 		proxy, err := choose(target)

@@ -11,11 +11,14 @@ package ws
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,7 +63,7 @@ func Probe(cfg session.Config) func(ctx context.Context) error {
 		if err := client.Authenticate(ctx); err != nil {
 			return err
 		}
-		conn, err := upgrade(ctx, client)
+		conn, _, err := upgrade(ctx, client)
 		if err != nil {
 			return err
 		}
@@ -71,44 +74,56 @@ func Probe(cfg session.Config) func(ctx context.Context) error {
 	}
 }
 
-func upgrade(ctx context.Context, client *session.Client) (*websocket.Conn, error) {
+func upgrade(ctx context.Context, client *session.Client) (*websocket.Conn, *session.Cork, error) {
 	cfg := client.Config()
 	ctx, cancel := context.WithTimeout(ctx, cfg.RequestTimeout)
 	defer cancel()
+	var cork *session.Cork
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { cork = corkOf(got.Conn) }})
 	//nolint:bodyclose // Dial closes the body; its documentation says so
 	conn, answer, err := websocket.Dial(ctx, client.URL().String(), &websocket.DialOptions{HTTPClient: client.Upgrader()})
 	if err != nil {
 		if answer != nil && answer.StatusCode != http.StatusSwitchingProtocols {
-			return nil, fmt.Errorf("upgrade refused with status %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
+			return nil, nil, fmt.Errorf("upgrade refused with status %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
 		}
-		return nil, fmt.Errorf("upgrade at %s: %w", client.URL().Host, err)
+		return nil, nil, fmt.Errorf("upgrade at %s: %w", client.URL().Host, err)
 	}
 	conn.SetReadLimit(cfg.MaxMessage)
-	return conn, nil
+	return conn, cork, nil
+}
+
+// corkOf finds the cork below a connection; nil if it was not made by us.
+func corkOf(conn net.Conn) *session.Cork {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	cork, _ := conn.(*session.Cork)
+	return cork
 }
 
 func open(ctx context.Context, client *session.Client) (*socket, error) {
 	if err := client.Authenticate(ctx); err != nil {
 		return nil, err
 	}
-	conn, err := upgrade(ctx, client)
+	conn, cork, err := upgrade(ctx, client)
 	if err != nil {
 		return nil, err
 	}
 	s := &socket{
-		client: client, cfg: client.Config(), conn: conn,
+		client: client, cfg: client.Config(), conn: conn, cork: cork,
 		intake:     session.NewIntake(client.Config(), patience),
 		log:        client.Config().Logger,
 		sending:    make(chan struct{}, 1),
 		registered: make(chan struct{}, 1),
 		left:       make(chan struct{}),
-		confirm:    make(chan struct{}, 1),
 		due:        make(chan struct{}, 1),
+		asked:      make(chan struct{}, 1),
+		acks:       map[string]chan bool{},
 	}
 	client.Canceled = s.intake.Cancel
 	s.life, s.end = context.WithCancelCause(context.Background())
+	context.AfterFunc(s.life, func() { _ = conn.CloseNow() }) // ends what reads and writes
 	s.tasks.Go(s.read)
-	s.tasks.Go(s.confirmations)
 	if err := s.await(ctx); err != nil {
 		s.stop(err)
 		return nil, err
@@ -123,6 +138,7 @@ type socket struct {
 	client *session.Client
 	cfg    session.Config
 	conn   *websocket.Conn
+	cork   *session.Cork // below conn; nil if it has none
 	intake *session.Intake
 	log    *slog.Logger
 
@@ -140,9 +156,17 @@ type socket struct {
 	draining   atomic.Bool
 	due        chan struct{} // a heartbeat is to be sent now
 
-	mu      sync.Mutex
-	waiting []chan error // for the next confirmation
-	confirm chan struct{}
+	mu        sync.Mutex
+	inquiries []inquiry
+	asked     chan struct{}        // there are inquiries
+	acks      map[string]chan bool // of uploads, by item
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 func (s *socket) BeaconID() string      { return s.client.BeaconID() }
@@ -199,12 +223,7 @@ func (s *socket) Attend(o transport.Owner) {
 }
 
 // sign has a heartbeat sent now.
-func (s *socket) sign() {
-	select {
-	case s.due <- struct{}{}:
-	default:
-	}
-}
+func (s *socket) sign() { signal(s.due) }
 
 // Drain has the server know that the beacon can do nothing any more, where that
 // stops it from giving out work: servers that count attempts keep one record for
@@ -257,7 +276,9 @@ const keptBuffer = 1 << 20
 func (s *socket) read() {
 	var buffer bytes.Buffer
 	for {
-		kind, r, err := s.conn.Reader(s.life)
+		// Not s.life: it closes the connection when it ends, and to watch it for
+		// every message costs more than to read it.
+		kind, r, err := s.conn.Reader(context.Background())
 		if err == nil {
 			if buffer.Cap() > keptBuffer {
 				buffer = bytes.Buffer{}
@@ -328,49 +349,82 @@ func (s *socket) handle(frame []byte) error {
 			s.log.Warn("the server registered this beacon without an id")
 		}
 		s.client.SetBeaconID(e.BeaconID)
-		select {
-		case s.registered <- struct{}{}:
-		default:
-		}
+		signal(s.registered)
 	case protocol.EventRejected:
 		return rejected(e.Reason)
 	case protocol.EventCancel:
 		s.intake.Cancel([]protocol.Cancellation{{WorkItemHash: e.WorkItemHash, Reason: e.Reason}})
 	case protocol.EventDeregistered:
 		s.leftOnce.Do(func() { close(s.left) })
+	case "":
+		if e.Action == protocol.ActionUploadAck {
+			s.mu.Lock()
+			ack := s.acks[e.WorkItemHash]
+			delete(s.acks, e.WorkItemHash)
+			s.mu.Unlock()
+			if ack != nil {
+				ack <- e.Success
+			}
+		}
 	default:
 		s.log.Debug("ignored an unknown event", "event", beacon.Excerpt(e.EventType, 80), "action", beacon.Excerpt(e.Action, 80))
 	}
 	return nil
 }
 
-// write sends frames without another one between them. Ctx bounds the wait for
-// the socket; a frame that has begun is finished, or the link ends, since half a
-// frame cannot be taken back.
-func (s *socket) write(ctx context.Context, frames ...[]byte) error {
+// acquire waits for the socket's turn to write.
+func (s *socket) acquire(ctx context.Context) error {
 	select {
 	case s.sending <- struct{}{}:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.life.Done():
 		return s.cause()
 	}
-	defer func() { <-s.sending }()
+}
+
+func (s *socket) release() { <-s.sending }
+
+// write sends frames without another one between them. Ctx bounds the wait for
+// the socket; a frame that has begun is finished, or the link ends, since half a
+// frame cannot be taken back.
+func (s *socket) write(ctx context.Context, frames ...[]byte) error {
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	total := int64(0)
 	for _, frame := range frames {
-		if err := s.writeFrame(frame); err != nil {
-			s.lose(fmt.Errorf("write: %w", err))
-			return s.cause()
-		}
+		total += int64(len(frame))
+	}
+	s.unsent.Add(total)
+	defer s.unsent.Add(-total)
+	if err := s.writeFrames(frames, s.cfg.RequestTimeout+session.Allowance(total)); err != nil {
+		s.lose(fmt.Errorf("write: %w", err))
+		return s.cause()
 	}
 	return nil
 }
 
-func (s *socket) writeFrame(frame []byte) error {
-	s.unsent.Add(int64(len(frame)))
-	defer s.unsent.Add(-int64(len(frame)))
-	ctx, cancel := context.WithTimeout(s.life, s.cfg.RequestTimeout+session.Allowance(int64(len(frame))))
-	defer cancel()
-	return s.conn.Write(ctx, websocket.MessageText, frame)
+func (s *socket) writeFrames(frames [][]byte, timeout time.Duration) (err error) {
+	ctx := context.Background()
+	if s.cork == nil {
+		bounded, cancel := context.WithTimeout(s.life, timeout)
+		defer cancel()
+		ctx = bounded
+	} else {
+		if err := s.cork.Hold(time.Now().Add(timeout)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.cork.Release()) }()
+	}
+	for _, frame := range frames {
+		if err := s.conn.Write(ctx, websocket.MessageText, frame); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ping finds out when the peer is gone without a word.
@@ -418,98 +472,6 @@ func (s *socket) pong() error {
 	}
 }
 
-// confirmed waits until the server has handled all that was written so far.
-func (s *socket) confirmed(ctx context.Context) error {
-	done := make(chan error, 1)
-	s.mu.Lock()
-	s.waiting = append(s.waiting, done)
-	s.mu.Unlock()
-	select {
-	case s.confirm <- struct{}{}:
-	default:
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-s.intake.Stall():
-		return errUnconfirmed // nobody reads, so no pong could arrive
-	case <-s.life.Done():
-		return s.cause()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// confirmations sends one ping for all reports that wait for confirmation.
-func (s *socket) confirmations() {
-	for {
-		select {
-		case <-s.confirm:
-		case <-s.life.Done():
-			return
-		}
-		s.mu.Lock()
-		batch := s.waiting
-		s.waiting = nil
-		s.mu.Unlock()
-		if len(batch) == 0 {
-			continue
-		}
-		err := s.pong()
-		if err != nil && !errors.Is(err, errUnconfirmed) {
-			s.lose(err)
-			err = s.cause()
-		}
-		for _, done := range batch {
-			done <- err
-		}
-	}
-}
-
-// heartbeat tells the server on the socket that the beacon is alive, and asks
-// it by HTTP whether it still knows the beacon: on the socket it would not say.
-func (s *socket) heartbeat() {
-	tick := time.NewTicker(s.cfg.HeartbeatInterval)
-	defer tick.Stop()
-	unknown := 0
-	for {
-		select {
-		case <-tick.C:
-		case <-s.due:
-		case <-s.life.Done():
-			return
-		}
-		sign := protocol.Heartbeat{ActiveWorkItems: s.intake.Active(), Draining: s.draining.Load()}
-		frame, err := protocol.EncodeHeartbeat(s.BeaconID(), sign)
-		if err == nil {
-			err = s.write(s.life, frame)
-		}
-		if err != nil {
-			return
-		}
-		switch err := s.client.Heartbeat(s.life, sign); {
-		case err == nil:
-			unknown = 0
-		case s.life.Err() != nil:
-			return
-		case errors.Is(err, session.ErrUnknownBeacon):
-			if unknown++; unknown > maxUnknown {
-				s.lose(errors.New("the server keeps forgetting this beacon"))
-				return
-			}
-			s.log.Warn("the server no longer knows this beacon; registering again", "beacon", s.BeaconID())
-			if err := s.register(s.life); err != nil {
-				return
-			}
-		default:
-			s.log.Warn("heartbeat by HTTP failed", "err", err)
-		}
-	}
-}
-
-// maxUnknown is how often in a row a beacon registers again on one socket.
-const maxUnknown = 3
-
 func (s *socket) poll() {
 	failing := false
 	// The only end is that of the session: a server that cannot be polled can
@@ -541,43 +503,6 @@ func (s *socket) Progress(ctx context.Context, hash string, p beacon.Progress) e
 		return s.during(ctx, func(ctx context.Context) error { return s.client.Progress(ctx, hash, p) })
 	}
 	return s.write(ctx, frame)
-}
-
-func (s *socket) Complete(ctx context.Context, hash string, r beacon.Result) error {
-	if len(r.Outputs.Files()) > 0 { // which are read while they are sent, and so not in a frame
-		return s.report(ctx, nil, func(ctx context.Context) error { return s.client.Complete(ctx, hash, r) })
-	}
-	frame, err := protocol.EncodeComplete(hash, r)
-	if err != nil {
-		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
-	}
-	return s.report(ctx, frame, func(ctx context.Context) error { return s.client.Complete(ctx, hash, r) })
-}
-
-func (s *socket) Fail(ctx context.Context, hash, message string, log []string) error {
-	frame, err := protocol.EncodeError(hash, message, log)
-	if err != nil {
-		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
-	}
-	return s.report(ctx, frame, func(ctx context.Context) error { return s.client.Fail(ctx, hash, message, log) })
-}
-
-// report delivers a frame and has it confirmed, or delivers it by HTTP; without
-// a frame it always does that.
-func (s *socket) report(ctx context.Context, frame []byte, byHTTP func(context.Context) error) error {
-	err := errUnconfirmed
-	if frame != nil && len(frame) <= s.cfg.MaxFrame && !s.intake.Stalled() {
-		if err = s.write(ctx, frame); err == nil {
-			err = s.confirmed(ctx)
-		}
-	}
-	if errors.Is(err, errUnconfirmed) {
-		err = s.during(ctx, byHTTP)
-	}
-	if err == nil {
-		s.intake.Reported()
-	}
-	return err
 }
 
 // during runs a call that ends with the session.

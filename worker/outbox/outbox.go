@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	goruntime "runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -40,6 +39,7 @@ type Dir struct {
 	current *segment         // that is written; nil before the first record
 	number  uint64           // of the segment that was made last
 	put     uint64           // numbers reports
+	buffer  []byte           // of append
 }
 
 // A place is where a report is in the log.
@@ -287,69 +287,110 @@ func (d *Dir) release() error {
 	return errors.Join(err, d.lock.Close(), d.root.Close())
 }
 
-// Put returns after the report has reached the disk; that takes one flush,
-// which it shares with others. When it fails, nothing is left of the report,
-// and one that was put before on the same item still waits.
-func (d *Dir) Put(r worker.Report) error {
-	r, files, err := d.adopt(r)
-	if err != nil {
-		return fmt.Errorf("keep report: %w", err)
+// Put returns after the reports have reached the disk; that takes one flush,
+// which it shares with others. When it fails, nothing is left of them, and those
+// that were put before on the same items still wait.
+func (d *Dir) Put(reports ...worker.Report) error {
+	if len(reports) == 0 {
+		return nil
 	}
-	content, err := encode(r)
-	if err != nil {
-		d.drop(files)
-		return fmt.Errorf("keep report: %w", err)
+	if err := d.putAll(reports); err != nil {
+		return fmt.Errorf("keep %d reports: %w", len(reports), err)
+	}
+	return nil
+}
+
+func (d *Dir) putAll(reports []worker.Report) (err error) {
+	contents, files := make([][]byte, len(reports)), make([][]string, len(reports))
+	defer func() {
+		if err != nil {
+			for _, names := range files {
+				d.drop(names)
+			}
+		}
+	}()
+	for i, r := range reports {
+		if r, files[i], err = d.adopt(r); err != nil {
+			return err
+		}
+		if contents[i], err = encode(r); err != nil {
+			return err
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p, err := d.append(kindReport, content)
-	p.files = files
-	if err == nil {
-		p.segment.live++
-		d.putting++
-		err = d.commit(p)
-		d.putting--
-		d.settled.Broadcast()
-		if err == nil {
-			d.enter(r.Hash, p)
-			return nil
-		}
-		p.segment.live--
-		d.revoke(r.Hash)
+	places, err := d.append(kindReport, contents...)
+	if err != nil {
+		return err
 	}
-	d.drop(files)
-	return fmt.Errorf("keep report: %w", err)
+	s := places[0].segment
+	s.live += len(places)
+	d.putting++
+	err = d.commit(places[len(places)-1])
+	d.putting--
+	d.settled.Broadcast()
+	if err != nil {
+		s.live -= len(places)
+		for _, r := range reports {
+			d.revoke(r.Hash)
+		}
+		return err
+	}
+	for i, r := range reports {
+		places[i].files = files[i]
+		d.enter(r.Hash, places[i])
+	}
+	return nil
 }
 
-// append writes a record, which need not reach the disk. The record has its
-// frame before the content. When it fails, nothing is left of the record.
-func (d *Dir) append(kind byte, content []byte) (place, error) {
+// append writes records, which need not reach the disk, one after the other in
+// one segment. A record has its frame before the content. When it fails, nothing
+// is left of them.
+func (d *Dir) append(kind byte, contents ...[]byte) ([]place, error) {
 	if d.closed {
-		return place{}, fs.ErrClosed
+		return nil, fs.ErrClosed
 	}
 	if d.current != nil && (d.current.size >= d.rotation || d.current.failed != nil) {
 		d.retire()
 	}
 	if d.current == nil {
 		if err := d.create(); err != nil {
-			return place{}, err
+			return nil, err
 		}
 	}
 	s := d.current
-	frame(content, s.marker, kind)
-	if _, err := s.file.WriteAt(content, s.size); err != nil {
+	places := make([]place, len(contents))
+	all := contents[0]
+	if len(contents) > 1 {
+		all = d.buffer[:0]
+	}
+	at := s.size
+	for i, content := range contents {
+		frame(content, s.marker, kind)
+		places[i] = place{segment: s, offset: at, length: int64(len(content)), order: d.next()}
+		at += int64(len(content))
+		if len(contents) > 1 {
+			all = append(all, content...)
+		}
+	}
+	if len(contents) > 1 && cap(all) <= keptBuffer {
+		d.buffer = all
+	}
+	if _, err := s.file.WriteAt(all, s.size); err != nil {
 		if cut := s.file.Truncate(s.size); cut != nil {
 			// What was written is at the end of the file, where the reader
 			// will cut it off, if nothing more is written.
 			d.retire()
 			err = errors.Join(err, cut)
 		}
-		return place{}, err
+		return nil, err
 	}
-	p := place{segment: s, offset: s.size, length: int64(len(content)), order: d.next()}
-	s.size += p.length
-	return p, nil
+	s.size = at
+	return places, nil
 }
+
+// keptBuffer is the size up to which the buffer of append is used again.
+const keptBuffer = 8 << 20
 
 // retire has the next record begin a new segment.
 func (d *Dir) retire() {
@@ -394,16 +435,7 @@ func (d *Dir) commit(p place) error {
 			continue
 		}
 		s.syncing = true
-		// Whoever is about to put something comes along: it would have to wait
-		// for the whole flush otherwise.
-		written := int64(0)
-		for written < s.size {
-			written = s.size
-			d.mu.Unlock()
-			goruntime.Gosched()
-			d.mu.Lock()
-		}
-		written = s.size
+		written := s.size
 		d.mu.Unlock()
 		err := s.file.Sync()
 		d.mu.Lock()
@@ -485,19 +517,27 @@ func (d *Dir) Pending() ([]worker.Report, error) {
 	return reports, nil
 }
 
-// Delivered forgets the report. That survives the end of the process but need
-// not reach the disk at once: a report that is sent twice does no harm.
-func (d *Dir) Delivered(hash string) error {
+// Delivered forgets reports. That survives the end of the process but need not
+// reach the disk at once: a report that is sent twice does no harm.
+func (d *Dir) Delivered(hashes ...string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return fmt.Errorf("remove delivered report: %w", fs.ErrClosed)
+		return fmt.Errorf("remove delivered reports: %w", fs.ErrClosed)
 	}
-	if _, ok := d.reports[hash]; !ok {
+	var records [][]byte
+	var files []string
+	for _, hash := range hashes {
+		if _, ok := d.reports[hash]; ok {
+			files = append(files, d.forget(hash)...)
+			records = append(records, delivered(hash))
+		}
+	}
+	if len(records) == 0 {
 		return nil
 	}
-	defer d.drop(d.forget(hash))
-	_, err := d.append(kindDelivered, delivered(hash))
+	defer d.drop(files)
+	_, err := d.append(kindDelivered, records...)
 	if err != nil && len(d.reports) == 0 && d.current != nil {
 		// There is no room even for this, but also nothing left to keep.
 		d.retire()
@@ -507,7 +547,7 @@ func (d *Dir) Delivered(hash string) error {
 		err = nil
 	}
 	if err != nil {
-		return fmt.Errorf("remove delivered report: %w", err)
+		return fmt.Errorf("remove delivered reports: %w", err)
 	}
 	return nil
 }
@@ -566,9 +606,11 @@ func (d *Dir) evacuate() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if to[i], err = d.append(kindReport, content); err != nil {
+		copied, err := d.append(kindReport, content)
+		if err != nil {
 			return false, err
 		}
+		to[i] = copied[0]
 		to[i].order, to[i].files = d.reports[hash].order, d.reports[hash].files
 	}
 	// No other may come in between, so the lock is not given back meanwhile.

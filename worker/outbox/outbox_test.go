@@ -441,8 +441,9 @@ func TestFailedFlush(t *testing.T) {
 			content, err := encode(worker.Report{Hash: "b", Message: "does not count"})
 			require.NoError(t, err)
 			d.mu.Lock()
-			p, err := d.append(kindReport, content)
+			places, err := d.append(kindReport, content)
 			require.NoError(t, err)
+			p := places[0]
 			require.NoError(t, p.segment.file.Close())
 			p.segment.live++
 			err = d.commit(p)
