@@ -45,6 +45,7 @@ var layers = map[string][]string{
 	"hub":                    {"", "protocol", "hub/journal", "hub/ledger"},
 	"hub/ledger":             {"", "protocol"},
 	"hub/journal":            {},
+	"hub/jetstream":          {"", "hub/journal"},
 	"submit":                 {"", "protocol"},
 	"beacontest":             {"", "protocol", "transport"},
 	"beacontest/coordinator": {"", "protocol", "beacontest"},
@@ -60,7 +61,7 @@ var layers = map[string][]string{
 	"examples/wasm/transform/native":   {"examples/wasm/transform/provider", "guest-sdk/go/guest", "guest-sdk/go/native"},
 	"examples/wasm/transform/generate": {},
 	"cmd/beacon": {
-		"", "builtin", "egress", "executor", "hostfuncs", "hub", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
+		"", "builtin", "egress", "executor", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }
@@ -102,5 +103,6 @@ func TestNoEngineOutsideRuntime(t *testing.T) {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
 		require.NoError(t, err)
 		require.NotContains(t, string(out), "tetratelabs/wazero", pkg)
+		require.NotContains(t, string(out), "nats-io/nats-server", pkg)
 	}
 }

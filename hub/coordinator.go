@@ -48,6 +48,7 @@ type coordinator struct {
 	log     *slog.Logger
 	journal journal.Journal
 	ready   chan struct{} // closed when the ledger is up to date
+	failed  chan struct{} // closed when the hub cannot go on
 
 	mu       sync.RWMutex
 	name     string // of this hub in the journal
@@ -73,6 +74,7 @@ type coordinator struct {
 	alarm  chan struct{} // something is due at another time
 	landed chan struct{} // a record of ours has come back
 	wrote  atomic.Int64  // when a record was last appended
+	full   atomic.Bool   // there is no room in the journal
 	saving chan uint64   // a snapshot is wanted
 
 	seen   sync.Mutex
@@ -94,7 +96,7 @@ func newCoordinator(cfg Config) *coordinator {
 	name := instanceName()
 	return &coordinator{
 		cfg: cfg, log: cfg.Log, journal: cfg.Journal, name: name, called: name, flight: map[uint64][]*proposal{},
-		ledger: ledger.New(), ready: make(chan struct{}), compact: cfg.SnapshotBytes,
+		ledger: ledger.New(), ready: make(chan struct{}), failed: make(chan struct{}), compact: cfg.SnapshotBytes,
 		sockets: map[uint64]*socket{}, watchers: map[string][]*watcher{}, polled: map[string]time.Time{},
 		wake: make(chan struct{}, 1), alarm: make(chan struct{}, 1), landed: make(chan struct{}, 1), saving: make(chan uint64, 1),
 	}
@@ -130,17 +132,13 @@ func (c *coordinator) fail(err error) {
 	if c.broken == nil {
 		c.broken = err
 		c.log.Error("the hub cannot go on and refuses all requests", "error", err)
+		close(c.failed)
 	}
 	for _, s := range c.sockets {
 		s.stop(closeAway, "the hub has failed")
 	}
 	c.mu.Unlock()
 	c.close()
-	select {
-	case <-c.ready:
-	default:
-		close(c.ready)
-	}
 }
 
 // failure is why the hub cannot go on; nil while it can.
@@ -335,6 +333,10 @@ func (c *coordinator) offer(e ledger.Entry, applied func(ledger.Answer), done fu
 		c.pmu.Unlock()
 		done(errClosing)
 		return p
+	case e.Submit != nil && c.full.Load():
+		c.pmu.Unlock()
+		done(journal.ErrFull)
+		return p
 	case c.bytes+len(p.raw) > mostWait && c.bytes > 0:
 		c.pmu.Unlock()
 		done(errUnavailable)
@@ -428,24 +430,37 @@ const (
 )
 
 // write appends a record until there is no doubt that it is in the journal. It
-// is false when ctx is done.
+// is false when that cannot be or ctx is done.
 func (c *coordinator) write(ctx context.Context, n uint64, id string, record []byte) bool {
 	for pause := retryLeast; ; pause = min(2*pause, retryMost) {
 		err := c.journal.Append(ctx, id, record)
 		switch {
 		case err == nil:
 			c.wrote.Store(time.Now().UnixNano())
+			if c.full.CompareAndSwap(true, false) {
+				c.log.Info("there is room again: the hub takes work")
+			}
 			return c.await(ctx, func() bool { return c.inFlight() < mostFlight })
 		case ctx.Err() != nil:
 			return false
+		case errors.Is(err, journal.ErrBroken):
+			c.fail(err)
+			return false
 		case errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrTooLarge):
-			if c.refuse(n, err) {
-				return true
+			// Whoever has proposed something is told. The number of the record is
+			// spent, since nobody can be sure that it was not written, so
+			// that an empty one has to follow under it.
+			c.refuse(n, err)
+			record = c.empty(n)
+			if !c.full.Swap(true) {
+				c.log.Error("the hub has no room for new work and refuses it; what it has is safe", "error", err)
 			}
+			pause = retryMost
+		default:
+			c.log.Warn("the journal does not take a record; trying again", "record", id, "error", err, "in", pause)
 		}
-		c.log.Warn("the journal does not take a record; trying again", "record", id, "error", err, "in", pause)
 		waiting, cancel := context.WithTimeout(ctx, pause)
-		landed := c.await(waiting, func() bool { return c.landedAlready(n) }) // it was written after all
+		landed := c.await(waiting, func() bool { return c.landedAlready(n) && !c.full.Load() }) // it was written after all
 		cancel()
 		switch {
 		case landed:
@@ -456,20 +471,22 @@ func (c *coordinator) write(ctx context.Context, n uint64, id string, record []b
 	}
 }
 
-// refuse answers the proposals of a record that the journal did not take. Its
-// number is used again. It is false if the record is there nevertheless.
-func (c *coordinator) refuse(n uint64, err error) bool {
+// empty is a record of a number in which nothing happens.
+func (c *coordinator) empty(n uint64) []byte {
 	c.pmu.Lock()
-	refused, waits := c.flight[n]
-	if waits {
-		delete(c.flight, n)
-		c.n = n - 1
-	}
+	defer c.pmu.Unlock()
+	return fmt.Appendf(nil, `{"Version":%d,"Hub":%s,"N":%d}`, ledger.Version, strconv.Quote(c.called), n)
+}
+
+// refuse answers the proposals of a record that the journal did not take.
+func (c *coordinator) refuse(n uint64, err error) {
+	c.pmu.Lock()
+	refused := c.flight[n]
+	delete(c.flight, n)
 	c.pmu.Unlock()
 	for _, p := range refused {
 		p.done(err)
 	}
-	return waits
 }
 
 // await waits until something holds that changes when records come back.

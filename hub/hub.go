@@ -115,12 +115,18 @@ func (h *Hub) Ready(ctx context.Context) error {
 	select {
 	case <-h.core.ready:
 		return h.core.failure()
+	case <-h.core.failed:
+		return h.core.failure()
 	case <-h.ctx.Done():
 		return errClosing
 	case <-ctx.Done():
 		return fmt.Errorf("read the journal: %w", ctx.Err())
 	}
 }
+
+// Failed is closed when the hub cannot go on, since its journal is broken or
+// damaged, say; Ready then says why. All that it can still do is to be closed.
+func (h *Hub) Failed() <-chan struct{} { return h.core.failed }
 
 func hostName() string {
 	host, err := os.Hostname()

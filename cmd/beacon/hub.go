@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,11 +9,16 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	goruntime "runtime"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hub"
+	"github.com/ultravisor/beacon/hub/jetstream"
 )
 
 // defaultListen is where the hub listens, and where a worker looks for one.
@@ -20,34 +26,60 @@ const defaultListen = "127.0.0.1:54321"
 
 type hubOptions struct {
 	streams
-	listen string
-	data   string
+	hubConfig
+	verbose bool
+}
+
+// A hubConfig says where a hub listens and where it keeps what it has.
+type hubConfig struct {
+	listen   string
+	data     string
+	nats     []string
+	creds    string
+	prefix   string
+	replicas int
+	url      string
+}
+
+func (c *hubConfig) register(f *pflag.FlagSet) {
+	f.StringVar(&c.listen, "listen", defaultListen, "address and port to listen on")
+	f.StringVar(&c.data, "data", "", "folder for everything that the hub keeps, also BEACON_HUB_DATA (default one of the user's, by port; a temporary one for port 0)")
+	f.StringSliceVar(&c.nats, "nats", nil, "URLs of a NATS cluster with JetStream, which hubs may share, instead of the folder")
+	f.StringVar(&c.creds, "creds", "", "with --nats: file with the credentials")
+	f.StringVar(&c.prefix, "nats-prefix", "beacon", "with --nats: what the names of streams and subjects begin with")
+	f.IntVar(&c.replicas, "replicas", 0, "with --nats: on how many servers everything is kept (default 3, or 1 where there is one)")
+	f.StringVar(&c.url, "url", "", "with --nats: where other hubs reach this one (default what it listens on)")
 }
 
 func newHubCommand(s streams) *cobra.Command {
 	o := &hubOptions{streams: s}
 	cmd := &cobra.Command{
 		Use:   "hub",
-		Short: "Run a small coordinator that hands work items to beacons",
-		Long: `Run a small coordinator: it speaks the worker's and the submitter's part of
+		Short: "Run a coordinator that hands work items to beacons",
+		Long: `Run a coordinator: it speaks the worker's and the submitter's part of
 Ultravisor's protocol. It is not Ultravisor's workflow engine.
 
-State is in memory: it ends with the process.`,
+What it takes is synced to the disk before it answers, in a folder of its own. Any
+number of hubs may share a NATS cluster instead, and each of them may die.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
-	cmd.Flags().StringVar(&o.listen, "listen", defaultListen, "address and port to listen on")
-	cmd.Flags().StringVar(&o.data, "data", "", "folder for files on their way to beacons (default a temporary one)")
+	o.hubConfig.register(cmd.Flags())
+	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "log beacons that come and go")
 	return cmd
 }
 
 func (o *hubOptions) run(ctx context.Context) error {
-	log := slog.New(slog.NewTextHandler(o.err, nil))
-	h, err := startHub(ctx, o.listen, o.data, log)
+	level := slog.LevelWarn
+	if o.verbose {
+		level = slog.LevelInfo
+	}
+	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level}))
+	h, err := startHub(ctx, o.hubConfig, log)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(o.err, "beacon: hub on %s\n", h.url())
+	fmt.Fprintf(o.err, "beacon: hub on %s keeps what it has in %s\n", h.url(), h.keeps)
 	select {
 	case <-ctx.Done():
 		err = nil
@@ -61,33 +93,43 @@ type runningHub struct {
 	hub      *hub.Hub
 	server   *http.Server
 	listener net.Listener
+	keeps    string     // where, for people
+	temp     string     // folder to remove at the end
 	failed   chan error // receives once, if serving ends by itself
 	done     chan struct{}
+	closing  chan struct{}
 }
 
-func startHub(ctx context.Context, listen, data string, log *slog.Logger) (*runningHub, error) {
-	if data != "" {
-		if err := os.MkdirAll(data, 0o700); err != nil {
-			return nil, usagef("--data %s: cannot keep files there: %w", data, unwrapPath(err))
-		}
+func startHub(ctx context.Context, cfg hubConfig, log *slog.Logger) (_ *runningHub, err error) {
+	if len(cfg.nats) == 0 && (cfg.creds != "" || cfg.replicas != 0) {
+		return nil, usagef("--creds and --replicas go with --nats: without it the hub has a server of its own")
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.listen)
 	if err != nil {
-		return nil, usagef("cannot listen on %s: %w; choose another with --listen", listen, withoutAddress(err))
+		return nil, usagef("cannot listen on %s: %w; choose another with --listen", cfg.listen, withoutAddress(err))
 	}
-	coordinator := hub.New(hub.Config{DataDir: data, Log: log})
-	r := &runningHub{
-		hub:      coordinator,
-		listener: listener,
-		failed:   make(chan error, 1),
-		done:     make(chan struct{}),
-		server: &http.Server{
-			Handler:           coordinator,
-			ReadHeaderTimeout: 10 * time.Second,
-			IdleTimeout:       2 * time.Minute,
-			MaxHeaderBytes:    64 << 10,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		},
+	r := &runningHub{listener: listener, failed: make(chan error, 2), done: make(chan struct{}), closing: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, listener.Close(), r.removeTemp())
+		}
+	}()
+	store, data, err := r.open(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	r.hub = hub.New(hub.Config{
+		Journal: store.Journal(), DataDir: data, URL: cmp.Or(cfg.url, r.url()), Log: log,
+	})
+	if err := r.hub.Ready(ctx); err != nil {
+		return nil, errors.Join(unusable(err), r.hub.Close(context.WithoutCancel(ctx)))
+	}
+	r.server = &http.Server{
+		Handler:           r.hub,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	go func() {
 		defer close(r.done)
@@ -95,7 +137,81 @@ func startHub(ctx context.Context, listen, data string, log *slog.Logger) (*runn
 			r.failed <- fmt.Errorf("serve the hub: %w", err)
 		}
 	}()
+	go func() {
+		select {
+		case <-r.hub.Failed():
+			r.failed <- unusable(r.hub.Ready(context.Background()))
+		case <-r.closing:
+		}
+	}()
 	return r, nil
+}
+
+// unusable is why a hub cannot use what it keeps.
+func unusable(err error) error {
+	if beacon.CodeOf(err) != beacon.Internal {
+		return err
+	}
+	return beacon.Errorf(beacon.Refused, "the hub cannot use its journal: %w", err)
+}
+
+// open opens what the hub keeps.
+func (r *runningHub) open(ctx context.Context, cfg hubConfig, log *slog.Logger) (store *jetstream.Store, data string, err error) {
+	port := 0
+	if address, ok := r.listener.Addr().(*net.TCPAddr); ok {
+		port = address.Port
+	}
+	_, asked, _ := net.SplitHostPort(cfg.listen)
+	data = cmp.Or(cfg.data, os.Getenv("BEACON_HUB_DATA"))
+	if data == "" && asked == "0" {
+		if data, err = os.MkdirTemp("", "beacon-hub-"); err != nil {
+			return nil, "", usagef("no temporary folder can be made: %w; choose one with --data", err)
+		}
+		r.temp = data
+	}
+	if data == "" {
+		base, err := dataFolder()
+		if err != nil {
+			return nil, "", err
+		}
+		data = filepath.Join(base, fmt.Sprintf("hub-%d", port))
+	}
+	options := jetstream.Config{Prefix: cfg.prefix, Replicas: cfg.replicas, Log: log}
+	if len(cfg.nats) > 0 {
+		r.keeps = "NATS"
+		if err := os.MkdirAll(data, 0o700); err != nil {
+			return nil, "", usagef("--data %s: cannot keep files there: %w", data, unwrapPath(err))
+		}
+		store, err = jetstream.Connect(ctx, cfg.nats, cfg.creds, options)
+	} else {
+		r.keeps = data
+		store, err = jetstream.Embed(ctx, data, options)
+	}
+	return store, data, err
+}
+
+// dataFolder is where what must not be lost is kept.
+func dataFolder() (string, error) {
+	if dir := os.Getenv("BEACON_DATA_DIR"); dir != "" {
+		return dir, nil
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "beacon"), nil
+	}
+	var base string
+	var err error
+	switch goruntime.GOOS {
+	case "windows", "darwin":
+		base, err = os.UserConfigDir()
+	default:
+		if base, err = os.UserHomeDir(); err == nil {
+			base = filepath.Join(base, ".local", "share")
+		}
+	}
+	if err != nil {
+		return "", usagef("there is no place for data: %w; choose one with --data", err)
+	}
+	return filepath.Join(base, "beacon"), nil
 }
 
 func (r *runningHub) url() string { return "http://" + r.listener.Addr().String() }
@@ -105,13 +221,21 @@ func (r *runningHub) url() string { return "http://" + r.listener.Addr().String(
 func (r *runningHub) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	close(r.closing)
 	// The hub first: it ends the long calls that the server would wait for.
 	err := r.hub.Close(ctx)
 	if serr := r.server.Shutdown(ctx); serr != nil {
 		err = errors.Join(err, r.server.Close())
 	}
 	<-r.done
-	return err
+	return errors.Join(err, r.removeTemp())
+}
+
+func (r *runningHub) removeTemp() error {
+	if r.temp == "" {
+		return nil
+	}
+	return os.RemoveAll(r.temp)
 }
 
 // withoutAddress takes the address out of an error whose message names it.

@@ -24,6 +24,9 @@ var (
 	ErrFull = errors.New("the journal has no room")
 	// ErrTooLarge says that the record will never fit.
 	ErrTooLarge = errors.New("the record is too large for the journal")
+	// ErrBroken says that nothing can be written any more until the hub is started
+	// again.
+	ErrBroken = errors.New("the journal is broken")
 	// ErrDamaged says that what was written is not all there any more.
 	ErrDamaged = errors.New("the journal is damaged")
 	// ErrTrimmed says that records were asked for that a snapshot has replaced.
