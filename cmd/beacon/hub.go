@@ -26,7 +26,7 @@ const defaultListen = "127.0.0.1:54321"
 
 type hubOptions struct {
 	streams
-	hubConfig
+	hub     hubConfig
 	verbose bool
 }
 
@@ -64,7 +64,7 @@ number of hubs may share a NATS cluster instead, and each of them may die.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
-	o.hubConfig.register(cmd.Flags())
+	o.hub.register(cmd.Flags())
 	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "log beacons that come and go")
 	return cmd
 }
@@ -75,7 +75,7 @@ func (o *hubOptions) run(ctx context.Context) error {
 		level = slog.LevelInfo
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level}))
-	h, err := startHub(ctx, o.hubConfig, log)
+	h, err := startHub(ctx, o.hub, log)
 	if err != nil {
 		return err
 	}
