@@ -235,14 +235,14 @@ func (s *socket) heartbeat() {
 			asked = nil
 		case <-s.due:
 			asked = nil
-		case <-s.life.Done():
+		case <-s.beats.Done():
 			return
 		}
 		sign := protocol.Heartbeat{ActiveWorkItems: s.intake.Active(), Draining: s.draining.Load()}
 		if asked == nil {
 			frame, err := protocol.EncodeHeartbeat(s.BeaconID(), sign)
 			if err == nil {
-				err = s.write(s.life, frame)
+				err = s.write(s.beats, frame)
 			}
 			if err != nil {
 				return
@@ -259,12 +259,12 @@ func (s *socket) heartbeat() {
 				return
 			}
 		}
-		current, err := s.client.Heartbeat(s.life, sign)
+		current, err := s.client.Heartbeat(s.beats, sign)
 		switch {
 		case err == nil:
 			unknown = 0
 			s.answer(open, current)
-		case s.life.Err() != nil:
+		case s.beats.Err() != nil:
 			return
 		case errors.Is(err, session.ErrUnknownBeacon):
 			s.answer(open, session.Current{})
@@ -273,7 +273,7 @@ func (s *socket) heartbeat() {
 				return
 			}
 			s.log.Warn("the server no longer knows this beacon; registering again", "beacon", s.BeaconID())
-			if err := s.register(s.life); err != nil {
+			if err := s.register(s.beats); err != nil {
 				return
 			}
 		default:

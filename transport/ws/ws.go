@@ -117,6 +117,7 @@ func open(ctx context.Context, client *session.Client) (*socket, error) {
 		registered: make(chan struct{}, 1),
 		left:       make(chan struct{}),
 		due:        make(chan struct{}, 1),
+		stilled:    make(chan struct{}),
 		asked:      make(chan struct{}, 1),
 		acks:       map[string]chan bool{},
 	}
@@ -129,7 +130,11 @@ func open(ctx context.Context, client *session.Client) (*socket, error) {
 		return nil, err
 	}
 	s.tasks.Go(s.ping)
-	s.tasks.Go(s.heartbeat)
+	s.beats, s.still = context.WithCancel(s.life)
+	s.tasks.Go(func() {
+		defer close(s.stilled)
+		s.heartbeat()
+	})
 	s.tasks.Go(s.poll)
 	return s, nil
 }
@@ -155,6 +160,10 @@ type socket struct {
 	leftOnce   sync.Once
 	draining   atomic.Bool
 	due        chan struct{} // a heartbeat is to be sent now
+
+	beats   context.Context // of the heartbeats, which end before the beacon leaves
+	still   context.CancelFunc
+	stilled chan struct{} // closed when they have ended
 
 	mu        sync.Mutex
 	inquiries []inquiry
@@ -265,6 +274,9 @@ func (s *socket) lose(err error) {
 func (s *socket) stop(err error) {
 	s.end(err)
 	_ = s.conn.CloseNow() // closed already, or closed now
+	if s.still != nil {
+		s.still()
+	}
 	s.tasks.Wait()
 	s.client.Close()
 }
@@ -530,6 +542,14 @@ func (s *socket) deregister(ctx context.Context) error {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.conn.CloseNow() })() // ends what waits below
+	// A heartbeat on its way would learn that the beacon is unknown, and register
+	// it again.
+	s.still()
+	select {
+	case <-s.stilled:
+	case <-ctx.Done():
+		return fmt.Errorf("deregister: %w", ctx.Err())
+	}
 	if err := s.write(ctx, frame); err != nil {
 		return fmt.Errorf("deregister: %w", err)
 	}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,6 +61,63 @@ func TestFramesOnTheWire(t *testing.T) {
 		`{"Action":"Deregister","BeaconID":"` + id + `"}`,
 	}, c.Frames())
 }
+
+// A beacon that leaves sends no sign of life any more: the answer that it is not
+// known would have it register again.
+func TestHeartbeatsEndBeforeTheLeave(t *testing.T) {
+	c := coordinator.Start(t, coordinator.Config{})
+	cfg := config(c)
+	cfg.HeartbeatInterval = 10 * time.Millisecond
+	again := make(chan struct{})
+	cfg.Logger = slog.New(slog.NewTextHandler(writer(func(line []byte) {
+		if strings.Contains(string(line), "registering again") {
+			close(again)
+		}
+	}), nil))
+	inFlight, left, answered := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	c.OnFrame(func(raw []byte) bool {
+		if strings.Contains(string(raw), `"Deregister"`) {
+			close(left)
+			<-answered
+		}
+		return false
+	})
+	c.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/Heartbeat") {
+			return false
+		}
+		once.Do(func() {
+			defer close(answered)
+			coordinator.Discard(r) // only then it is seen that the client is gone
+			close(inFlight)
+			<-left
+			const unknown = `{"Error":"Beacon not found."}`
+			w.Header().Set("Content-Length", fmt.Sprint(len(unknown)))
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, unknown)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-again:
+			}
+		})
+		return true
+	})
+	s := open(t, cfg)
+	<-inFlight
+	require.NoError(t, s.Close(within(t)))
+	select {
+	case <-again:
+		require.Fail(t, "it registered again")
+	default:
+	}
+	require.Empty(t, c.Beacons())
+}
+
+type writer func([]byte)
+
+func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }
 
 // A server that pushes far beyond the capacity gets its link read no further,
 // and no item is dropped; reports that cannot be confirmed go by HTTP.
