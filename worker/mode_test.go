@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/beacontest"
 	"github.com/ultravisor/beacon/transport"
 	"github.com/ultravisor/beacon/worker"
 )
@@ -127,6 +128,30 @@ func TestExitIdle(t *testing.T) {
 				synctest.Wait()
 				tt.events(r)
 				require.Equal(t, tt.after, r.ends().Sub(r.began))
+			})
+		})
+	}
+}
+
+// A worker is not idle before it has been able to take anything.
+func TestExitIdleWhileConnecting(t *testing.T) {
+	for name, refused := range map[string]error{"a slow server": nil, "no server": errors.New("away")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := beacontest.NewServer()
+				server.Refuse(refused)
+				registered := false
+				began := time.Now()
+				err := worker.Run(t.Context(), func(ctx context.Context) (transport.Session, error) {
+					time.Sleep(15 * time.Minute)
+					return server.Dial(ctx)
+				}, echo, worker.Config{
+					ExitIdle: 10 * time.Minute, Logger: quiet,
+					OnRegistered: func(string, string) { registered = true },
+				})
+				require.NoError(t, err)
+				require.Equal(t, refused == nil, registered)
+				require.GreaterOrEqual(t, time.Since(began), 25*time.Minute)
 			})
 		})
 	}

@@ -58,7 +58,8 @@ type Config struct {
 	// however long that takes, and end.
 	Once bool
 	// ExitIdle has Run end when for that long no item has run, arrived, or
-	// waited to be delivered, be there a server or not; 0 means never.
+	// waited to be delivered, be there a server or not, counted from the end of
+	// the first attempt to connect; 0 means never.
 	ExitIdle time.Duration
 	// MaxUptime has Run take no more items after that time, counted from its
 	// start, and end like at a stop; 0 means never.
@@ -220,7 +221,8 @@ type worker struct {
 	unsent    []*job            // they are kept and to be sent
 	abandoned int               // items left behind
 	taken     bool              // an item has been taken
-	active    time.Time         // when an item last arrived or was done with
+	dialed    bool              // the first attempt to connect has ended
+	active    time.Time         // when that was, or an item last arrived or was done with
 	unwanted  []unwanted        // items that were canceled before they arrived
 	link      transport.Session // nil while there is none
 	changed   chan struct{}     // closed at the next change of the above; nil if nobody waits
@@ -331,7 +333,7 @@ func (w *worker) retire(ctx context.Context, stop context.CancelFunc, ended <-ch
 	defer idle.Stop()
 	for {
 		w.mu.Lock()
-		busy, taken, rest := len(w.known) > 0, w.taken, cfg.ExitIdle-time.Since(w.active)
+		busy, taken, rest := !w.dialed || len(w.known) > 0, w.taken, cfg.ExitIdle-time.Since(w.active)
 		var changed <-chan struct{}
 		if cfg.Once || cfg.ExitIdle > 0 && busy {
 			changed = w.change()
@@ -520,11 +522,13 @@ func (w *worker) once(ctx, jobs, life context.Context, dial transport.Dial, wait
 	unless()
 	cancel()
 	if err != nil {
+		w.attempted()
 		return err
 	}
 	start := time.Now()
 	w.log.Info("registered", "beacon", s.BeaconID(), "transport", s.Transport())
 	w.cfg.OnRegistered(s.BeaconID(), s.Transport())
+	w.attempted()
 
 	s.Attend(owner{w})
 	w.setLink(s)
@@ -553,6 +557,17 @@ func (w *worker) once(ctx, jobs, life context.Context, dial transport.Dial, wait
 		w.log.Debug("could not take leave of the server", "err", closeErr)
 	}
 	return err
+}
+
+// attempted notes that an attempt to connect has ended: only after the first is
+// a worker idle.
+func (w *worker) attempted() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.dialed {
+		w.dialed, w.active = true, time.Now()
+		w.announce()
+	}
 }
 
 func (w *worker) setLink(s transport.Session) {
