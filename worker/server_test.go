@@ -124,7 +124,7 @@ func TestEveryItemOnce(t *testing.T) {
 			}
 			require.Len(t, got, n)
 			require.NoError(t, stop())
-			require.Empty(t, c.Beacons(), "the beacon did not leave")
+			require.NoError(t, c.Until(within(t), func() bool { return len(c.Beacons()) == 0 }), "the beacon did not leave")
 			again := 0
 			for _, k := range runs {
 				again += k - 1

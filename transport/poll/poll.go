@@ -224,6 +224,9 @@ func (s *polling) Close(ctx context.Context) error {
 	var err error
 	s.leave.Do(func() {
 		lost := s.life.Err() != nil
+		if !lost {
+			s.client.Settle(ctx)
+		}
 		s.end(nil)
 		s.tasks.Wait()
 		if !lost {

@@ -156,6 +156,37 @@ func TestOneIdentityAfterARestart(t *testing.T) {
 	require.Equal(t, []string{s.BeaconID()}, c.Beacons())
 }
 
+// A session that ends while the beacon registers again leaves under the identity
+// that it gets.
+func TestCloseWhileRegistering(t *testing.T) {
+	c := coordinator.Start(t, coordinator.Config{Flavour: coordinator.ERA, Sessions: true})
+	cfg := config(c)
+	cfg.PollInterval = 10 * time.Millisecond
+	s := open(t, cfg)
+	first := s.BeaconID()
+	held, release := make(chan struct{}), make(chan struct{})
+	c.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/Beacon/Register" {
+			close(held)
+			<-release
+		}
+		return false
+	})
+	ended := make(chan error)
+	go func() {
+		_, err := s.Next(within(t)) // while it waits there are polls
+		ended <- err
+	}()
+	c.ForgetBeacons(true)
+	<-held
+	time.AfterFunc(50*time.Millisecond, func() { close(release) }) // during Close; it may as well be earlier
+	require.NoError(t, s.Close(within(t)))
+	require.ErrorIs(t, <-ended, transport.ErrDisconnected)
+	require.NotEqual(t, first, s.BeaconID())
+	require.Contains(t, c.Requests(), "DELETE /Beacon/"+s.BeaconID())
+	require.Empty(t, c.Beacons())
+}
+
 func TestReports(t *testing.T) {
 	tests := map[string]struct {
 		status  int

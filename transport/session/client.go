@@ -62,8 +62,8 @@ type Client struct {
 	// answer says are no longer wanted.
 	Canceled func([]protocol.Cancellation)
 
-	single   atomic.Bool // the server takes no batches
-	renewing sync.Mutex  // held while logging in, or registering, again
+	single   atomic.Bool   // the server takes no batches
+	renewing chan struct{} // held while logging in, or registering, again
 
 	mu           sync.Mutex
 	beaconID     string
@@ -78,7 +78,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, base: base, registration: cfg.Registration}
+	c := &Client{renewing: make(chan struct{}, 1), cfg: cfg, base: base, registration: cfg.Registration}
 	own, up := http.Client{}, http.Client{}
 	if cfg.HTTPClient != nil {
 		own, up = *cfg.HTTPClient, *cfg.HTTPClient
@@ -232,12 +232,30 @@ func (c *Client) Register(ctx context.Context) error {
 	return nil
 }
 
+func (c *Client) hold(ctx context.Context) error {
+	select {
+	case c.renewing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Settle is for the end of a session: it waits until a registration that is
+// under way has its answer, or ctx is done, and lets no other begin. One that is
+// cut off can leave an identity behind that nobody here knows.
+func (c *Client) Settle(ctx context.Context) {
+	_ = c.hold(ctx) // in the end the server forgets who is silent
+}
+
 // RegisterAgain is for a server that does not know the beacon of that id. It does
 // nothing if the beacon has had another one since: a login that was renewed at
 // the same time has registered it, and a second identity would stay behind.
 func (c *Client) RegisterAgain(ctx context.Context, unknown string) error {
-	c.renewing.Lock()
-	defer c.renewing.Unlock()
+	if err := c.hold(ctx); err != nil {
+		return err
+	}
+	defer func() { <-c.renewing }()
 	if c.BeaconID() != unknown {
 		return nil
 	}
@@ -532,8 +550,10 @@ func (c *Client) call(ctx context.Context, path func(id string) string, body fun
 // renew logs in again, unless somebody else has since the login of that
 // number.
 func (c *Client) renew(ctx context.Context, login int) error {
-	c.renewing.Lock()
-	defer c.renewing.Unlock()
+	if err := c.hold(ctx); err != nil {
+		return err
+	}
+	defer func() { <-c.renewing }()
 	c.mu.Lock()
 	current := c.logins
 	c.mu.Unlock()
