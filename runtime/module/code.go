@@ -18,9 +18,11 @@ type editKind byte
 
 const (
 	editSegment    editKind = iota // insert: the cost, value, of the straight stretch that follows
-	editLoop                       // insert: the begin of a loop around the one that follows, of type bytes
-	editHead                       // insert: the head of a loop; value is its region
-	editLoopEnd                    // insert: the end of the loop around
+	editLoop                       // insert: the begin of a block around a loop, of type bytes
+	editHead                       // insert: the head of such a loop, and a block in it; value is its region
+	editHeadOnly                   // insert: the head of another loop; value is its region
+	editCold                       // insert: the end of the block in the loop, and what follows when the fuel is used up
+	editLoopEnd                    // insert: the end of the block around the loop
 	editBytes                      // replace: bytes
 	editFunction                   // replace: the new index of a function
 	editMemoryCopy                 // replace: a copy in pieces
@@ -40,25 +42,24 @@ type body struct {
 	at      int    // where code begins in the section of code
 	edits   []edit // in order
 	results []ValueType
-	// frame is about how many bytes of stack a call takes; 0 for a function that
-	// calls none of the guest's, whose calls cannot be many at a time.
-	frame int
-	// free functions are not charged at their entry, in the deadline grade:
-	// outside of their loops they do next to nothing, and call nothing of the
-	// guest's.
-	free bool
+	// calls of the guest's functions there are, and such without saying whom or
+	// at the end
+	calls, blind bool
 	// weights has one entry a region: about how long it takes to get from one
 	// charge to the next, at most. Region 0 is the function outside of loops, each
 	// loop has its own.
 	weights []int
+	// saver is the number of the function that asks for fuel in loops, -1 if they
+	// do so themselves.
+	saver int
+	// variables are all local variables.
+	variables []ValueType
 }
 
-// Weights in the deadline grade, in instructions. A call stands for what the
-// function does for free, too.
+// Weights in the deadline grade, in instructions.
 const (
 	weightHostCall = 50
 	weightBulk     = 20
-	weightFree     = 40 // at most, of a function without charge at its entry
 )
 
 // maxLoops bounds how much longer than the module the rewritten one can be: of
@@ -92,8 +93,6 @@ type code struct {
 	total   int // blocks and branches, which make the engine's work
 	targets int
 	loops   int // that are open
-	// calls of the guest's functions there are, and outside of loops
-	calls, callsOutside bool
 }
 
 type block struct {
@@ -104,7 +103,7 @@ type block struct {
 	skipped         bool // neither can the block
 	targeted        bool // something branches to its end
 	region          int
-	lift            int // loops that were put around loops, of this block and those around it
+	lift            int // blocks that were put around and into loops, of this block and those around it
 	wrapped         bool
 }
 
@@ -136,7 +135,7 @@ func (p *parser) function(r *reader, signature Signature) body {
 	c := &code{p: p, r: r, locals: locals, stack: p.room.stack[:0], segment: -1}
 	c.body = body{
 		locals: r.buf[begin:r.at], results: signature.Results, at: r.at + r.base - p.codeAt,
-		edits: p.room.edits[:0], weights: append(p.room.weights[:0], 1),
+		edits: p.room.edits[:0], weights: append(p.room.weights[:0], 1), saver: -1, variables: locals,
 	}
 	c.blocks = append(p.room.blocks[:0], block{op: opEnd, results: signature.Results})
 	c.begin = r.at
@@ -151,12 +150,17 @@ func (p *parser) function(r *reader, signature Signature) body {
 		fail(start, "function with %d local variables and %d branches, limit of their product %d", len(locals), c.total, p.limits.LocalBlocks)
 	}
 	c.body.code = r.buf[c.begin:r.at]
-	if c.calls {
-		c.body.frame = frameLeast + frameLocal*len(locals) + len(c.body.code)/frameCode
-	}
-	c.body.free = !c.callsOutside && c.body.weights[0] <= weightFree
 	p.room = room{locals, c.stack, c.blocks, c.body.edits, c.body.weights}
 	return c.body
+}
+
+// frame is about how many bytes of stack a call of the function takes. What
+// calls nobody counts for nothing, since its calls cannot be many at a time.
+func (b *body) frame() int {
+	if !b.calls {
+		return 0
+	}
+	return frameLeast + frameLocal*len(b.variables) + len(b.code)/frameCode
 }
 
 // room is memory that one function leaves to the next.
@@ -198,13 +202,9 @@ func (c *code) straight() {
 	}
 }
 
-// outside reports whether no loop is around.
-func (c *code) outside() bool { return c.top().region == 0 }
-
 // call is one of a function of the guest's.
 func (c *code) call() {
-	c.calls = true
-	c.callsOutside = c.callsOutside || c.outside()
+	c.body.calls = true
 }
 
 // branch counts what makes the engine's work grow faster than the code.
@@ -261,7 +261,11 @@ func (c *code) label() (*block, int) {
 	l := c.r.index("label", len(c.blocks))
 	b := &c.blocks[len(c.blocks)-1-l]
 	b.targeted = true
-	return b, l + c.top().lift - b.lift
+	lift := c.top().lift - b.lift
+	if b.wrapped {
+		lift++ // from within the block in the loop
+	}
+	return b, l + lift
 }
 
 // instruction reads one.
@@ -315,6 +319,8 @@ func (c *code) instruction() {
 		}
 		c.pop(I32)
 		c.call()
+		c.body.blind = true
+		c.spend(0, weightIndirect)
 		c.called(op, at, signature)
 	case opDrop:
 		c.pop(unknown)
@@ -475,13 +481,20 @@ func (c *code) open(op byte, at int) {
 		}
 		b.region = len(c.body.weights)
 		c.body.weights = append(c.body.weights, 1)
-		if !b.skipped {
-			c.branch() // the loop around
-			b.lift++
+		c.branch()
+		if c.body.saver < 0 && len(c.locals) <= saverMost && !b.skipped {
+			c.body.saver = c.p.saver(c.locals)
+		}
+		switch {
+		case b.skipped:
+		case c.body.saver >= 0 && len(params) == 0:
+			b.lift += 2
 			b.wrapped = true
-			kind := c.r.buf[c.begin+at : c.r.at]
-			c.body.edits = append(c.body.edits, edit{at: at, kind: editLoop, value: around.region, bytes: kind})
+			kind := c.r.buf[c.begin+at+1 : c.r.at]
+			c.body.edits = append(c.body.edits, edit{at: at, kind: editLoop, bytes: kind})
 			c.edit(c.here(), 0, editHead, b.region)
+		default:
+			c.edit(c.here(), 0, editHeadOnly, b.region)
 		}
 	}
 	c.blocks = append(c.blocks, b)
@@ -520,6 +533,7 @@ func (c *code) end() {
 		c.loops--
 	}
 	if b.wrapped {
+		c.edit(c.here()-1, 0, editCold, 0)
 		c.edit(c.here(), 0, editLoopEnd, 0)
 	}
 	c.blocks = c.blocks[:len(c.blocks)-1]
@@ -614,6 +628,7 @@ func (c *code) direct(op byte, at int) {
 	f := c.r.index("function", len(c.p.functions))
 	if f >= c.p.imported {
 		c.call()
+		c.spend(0, c.p.calls(f-c.p.imported))
 	} else {
 		c.spend(costHostCall, weightHostCall)
 		if op == opReturnCall {
@@ -640,6 +655,7 @@ func (c *code) called(op byte, at int, signature Signature) {
 		c.push(signature.Results...)
 		return
 	}
+	c.body.blind = true
 	if !same(signature.Results, c.body.results) {
 		fail(c.r.position(), "a call that ends the function returns %s instead of %s", list(signature.Results), list(c.body.results))
 	}
@@ -698,14 +714,14 @@ func (c *code) memoryIndex() {
 
 // taint marks an instruction after which an instance cannot be put back.
 func (c *code) taint(at int) {
-	if prepare := c.p.preparation(); prepare != nil {
+	if prepare := c.p.prepare; prepare != nil {
 		prepare.taints = true
 		c.edit(at, 0, editTaint, 0)
 	}
 }
 
 func (c *code) dataIndex() int {
-	if prepare := c.p.preparation(); prepare != nil {
+	if prepare := c.p.prepare; prepare != nil {
 		prepare.usesData = true
 	}
 	if c.p.declared < 0 {

@@ -32,7 +32,7 @@ const (
 // StackSize is how much stack, about, a guest's calls may take, in bytes: three
 // times what Go's encoding/json needs for its deepest document. The engine's
 // own limit is at several times as much, of memory that nobody accounts for.
-const StackSize = 16 << 20
+const StackSize = 32 << 20
 
 // chunk is how much of the memory one bulk instruction moves at most; longer
 // ones are done in pieces, with a look at the fuel before each.
@@ -80,6 +80,39 @@ func Rewrite(binary []byte, options Options) (*Rewritten, error) {
 	return &Rewritten{Binary: p.writer.module(), Facts: p.facts, Places: p.writer.places()}, nil
 }
 
+// savers are functions that loops call for fuel, one for each list of types that
+// local variables of functions have.
+type savers struct {
+	list [][]ValueType
+	of   map[string]int
+}
+
+// How many local variables a function can have, and how many such functions
+// there can be; other loops ask for fuel themselves.
+const (
+	saverMost  = 64
+	saversMost = 2_000
+)
+
+// saver is the number of the function for these local variables, -1 if there is
+// none. The second reading finds what the first made.
+func (p *parser) saver(variables []ValueType) int {
+	n, known := p.savers.of[string(bytesOf(variables))]
+	switch {
+	case known:
+	case p.plan != nil || len(p.savers.list) == saversMost:
+		return -1
+	default:
+		if p.savers.of == nil {
+			p.savers.of = map[string]int{}
+		}
+		n = len(p.savers.list)
+		p.savers.of[string(bytesOf(variables))] = n
+		p.savers.list = append(p.savers.list, append([]ValueType(nil), variables...))
+	}
+	return n
+}
+
 // A writer puts the rewritten module together.
 type writer struct {
 	p       *parser
@@ -98,7 +131,7 @@ type writer struct {
 	one []byte // room for one function at a time
 }
 
-func newWriter(p *parser) *writer { return &writer{p: p} }
+func newWriter(p *parser) *writer { return &writer{p: p, prepare: p.prepare} }
 
 // Helper functions that are added to the module, in this order.
 const (
@@ -106,7 +139,7 @@ const (
 	helperFill          // (destination, value, length)
 	helperLength        // (length) -> length
 	helperGrow          // (pages) -> pages before
-	helpers             // and one (destination, source, length) for each of inits
+	helpers             // then savers, and one (destination, source, length) for each of inits
 )
 
 // Indices in the rewritten module.
@@ -116,6 +149,7 @@ func (w *writer) stack() int           { return len(w.p.globals) + 1 }
 func (w *writer) typeRefill() int      { return len(w.p.types) }
 func (w *writer) typeBulk() int        { return len(w.p.types) + 1 }
 func (w *writer) typeLength() int      { return len(w.p.types) + 2 }
+func (w *writer) typeSavers() int      { return len(w.p.types) + 3 }
 func (w *writer) helper(which int) int { return len(w.p.functions) + 1 + which }
 
 // moved is the new index of a function of the guest's.
@@ -141,10 +175,14 @@ func (w *writer) section(out []byte, id int) []byte {
 	var b []byte
 	switch id {
 	case 1:
-		b = vector(r, present, 3+len(w.shapes))
+		b = vector(r, present, 3+len(w.p.savers.list)+len(w.shapes))
 		b = append(b, 0x60, 2, byte(I64), byte(I64), 1, byte(I64))
 		b = append(b, 0x60, 3, byte(I32), byte(I32), byte(I32), 0)
 		b = append(b, 0x60, 1, byte(I32), 1, byte(I32))
+		for _, variables := range w.p.savers.list {
+			types := append(number(nil, len(variables)), bytesOf(variables)...)
+			b = append(append(append(b, 0x60), types...), types...)
+		}
 		for _, results := range w.shapes {
 			b = append(b, 0x60, 0)
 			b = append(number(b, len(results)), bytesOf(results)...)
@@ -156,11 +194,14 @@ func (w *writer) section(out []byte, id int) []byte {
 		b = append(b, byte(Function))
 		b = number(b, w.typeRefill())
 	case 3:
-		b = vector(r, present, helpers+len(w.inits)+w.addedFunctions())
+		b = vector(r, present, w.functions()-w.p.bodies)
 		b = number(b, w.typeBulk())
 		b = number(b, w.typeBulk())
 		b = number(b, w.typeLength())
 		b = number(b, w.typeLength())
+		for n := range w.p.savers.list {
+			b = number(b, w.typeSavers()+n)
+		}
 		for range w.inits {
 			b = number(b, w.typeBulk())
 		}
@@ -330,6 +371,9 @@ func (w *writer) code() []byte {
 	for _, h := range [...]func([]byte) []byte{w.copyHelper, w.fillHelper, w.lengthHelper, w.growHelper} {
 		b = w.sized(b, h)
 	}
+	for _, variables := range w.p.savers.list {
+		b = w.sized(b, func(b []byte) []byte { return w.saver(b, variables) })
+	}
 	for _, segment := range w.inits {
 		b = w.sized(b, func(b []byte) []byte { return w.initHelper(b, segment) })
 	}
@@ -340,7 +384,9 @@ func (w *writer) code() []byte {
 }
 
 // functions is how many the rewritten module defines.
-func (w *writer) functions() int { return w.p.bodies + helpers + len(w.inits) + w.addedFunctions() }
+func (w *writer) functions() int {
+	return w.p.bodies + helpers + len(w.p.savers.list) + len(w.inits) + w.addedFunctions()
+}
 
 // sized appends what one function makes, with its length before it.
 func (w *writer) sized(b []byte, content func([]byte) []byte) []byte {
@@ -349,39 +395,37 @@ func (w *writer) sized(b []byte, content func([]byte) []byte) []byte {
 }
 
 // function adds a rewritten function to bodies.
-func (w *writer) function(f body) {
+func (w *writer) function(n int, f body) {
 	spans := len(w.spans)
-	w.bodies = w.sized(w.bodies, func(b []byte) []byte { return w.body(b, f) })
+	w.bodies = w.sized(w.bodies, func(b []byte) []byte { return w.body(b, n, f) })
 	for i := range w.spans[spans:] { // which now know where the function begins
 		w.spans[spans+i].to += uint32(len(w.bodies) - len(w.one)) //nolint:gosec // less than 4 GiB
 	}
 }
 
-func (w *writer) body(b []byte, f body) []byte {
+func (w *writer) body(b []byte, n int, f body) []byte {
 	b = append(b, f.locals...)
-	if f.frame == 0 {
-		// It calls nobody, so it is over soon, but for its loops: these ask for fuel.
-		if w.p.options.Grade == Deadline && !f.free {
-			b = w.spend(b, f.units(0))
-		}
-		return w.edited(b, f)
+	if !w.p.plan.checked[n] {
+		return w.edited(b, f, 0)
 	}
-	b = w.push(b, -f.frame)
-	switch {
-	case w.p.options.Grade == Exact:
-		b = w.askForBoth(b)
-	case !f.free:
-		b = w.askForBoth(w.spend(b, f.units(0)))
+	if !f.calls {
+		// It is over soon, but for its loops: these ask for fuel.
+		return w.edited(w.charge(b, f, 0), f, 0)
 	}
+	frame := int(w.p.plan.depths[n])
+	b = w.askForBoth(w.charge(w.push(b, -frame), f, 0))
 	// Whichever way the function ends, it leaves this block.
 	b = w.shape(append(b, opBlock), f.results)
-	b = w.edited(b, f)
-	return append(w.push(b, f.frame), opEnd)
+	b = w.edited(b, f, frame)
+	return append(w.push(b, frame), opEnd)
 }
 
-// units are what a region costs in the deadline grade.
-func (f *body) units(region int) int64 {
-	return int64(max(1, f.weights[region]>>deadlineShift))
+// charge takes the units of a region, in the deadline grade.
+func (w *writer) charge(b []byte, f body, region int) []byte {
+	if w.p.options.Grade != Deadline {
+		return b
+	}
+	return w.spend(b, int64(max(1, f.weights[region]>>deadlineShift)))
 }
 
 // push changes what is left of the stack.
@@ -409,11 +453,12 @@ func (w *writer) shape(b []byte, results []ValueType) []byte {
 		w.shapesOf[key] = n
 		w.shapes = append(w.shapes, results)
 	}
-	return signed(b, int64(w.typeLength()+1+n))
+	return signed(b, int64(w.typeSavers()+len(w.p.savers.list)+n))
 }
 
-// edited appends a function's code with the edits done.
-func (w *writer) edited(b []byte, f body) []byte {
+// edited appends a function's code with the edits done. frame is what the
+// function took of the stack.
+func (w *writer) edited(b []byte, f body, frame int) []byte {
 	from := 0
 	for _, e := range f.edits {
 		b = w.copied(b, f, from, e.at)
@@ -422,20 +467,14 @@ func (w *writer) edited(b []byte, f body) []byte {
 		case editSegment:
 			b = w.spend(b, int64(e.value))
 		case editLoop:
-			// Where the fuel is used up, the head of the loop leads here. So what the
-			// loop works with need not survive a call in it, and can stay in registers.
-			b = append(b, e.bytes...)
-			if f.free && f.frame > 0 && e.value == 0 && w.p.options.Grade == Deadline {
-				b = w.askForBoth(b)
-			} else {
-				b = w.askForFuel(b)
-			}
+			b = append(append(b, opBlock), e.bytes...)
 		case editHead:
-			b = global(b, opGlobalGet, w.fuel())
-			b = append(b, opI64Const, 0, 0x53, opBrIf, 1) // i64.lt_s
-			if w.p.options.Grade == Deadline {
-				b = w.spend(b, f.units(e.value))
-			}
+			b = append(b, opBlock, 0x40)
+			b = w.charge(w.exhausted(b, 0), f, e.value)
+		case editHeadOnly:
+			b = w.askForFuel(w.charge(b, f, e.value))
+		case editCold:
+			b = w.cold(append(b, opBr, 2, opEnd), f)
 		case editLoopEnd:
 			b = append(b, opEnd)
 		case editBytes:
@@ -453,18 +492,47 @@ func (w *writer) edited(b []byte, f body) []byte {
 		case editLength:
 			b = call(b, w.helper(helperLength))
 		case editReturn:
-			if f.frame == 0 {
+			if frame == 0 {
 				b = append(b, opReturn)
 			} else {
 				b = number(append(b, opBr), e.value)
 			}
 		case editTailCall:
-			b = w.push(b, f.frame)
+			b = w.push(b, frame)
 		case editTaint:
 			b = w.markTaint(b)
 		}
 	}
 	return w.copied(b, f, from, len(f.code))
+}
+
+// exhausted branches if the fuel is used up.
+func (w *writer) exhausted(b []byte, label int) []byte {
+	b = global(b, opGlobalGet, w.fuel())
+	return number(append(b, opI64Const, 0, 0x53, opBrIf), label) // i64.lt_s
+}
+
+// cold asks for fuel in a loop and begins it again. All local variables are
+// given to the function that asks and taken from it again: so none of them has to
+// survive the call, and the engine can keep them in registers all the time.
+func (w *writer) cold(b []byte, f body) []byte {
+	for i := range f.variables {
+		b = number(append(b, opLocalGet), i)
+	}
+	b = call(b, w.helper(helpers+f.saver))
+	for i := range f.variables {
+		b = number(append(b, opLocalSet), len(f.variables)-1-i)
+	}
+	return append(b, opBr, 0)
+}
+
+// saver is a function that asks for fuel and gives back what it is given.
+func (w *writer) saver(b []byte, variables []ValueType) []byte {
+	b = w.more(append(b, 0))
+	for i := range variables {
+		b = number(append(b, opLocalGet), i)
+	}
+	return append(b, opEnd)
 }
 
 // copied appends a part of a function's code as it is.
@@ -482,7 +550,7 @@ func (w *writer) init(segment int) int {
 		if w.initsOf == nil {
 			w.initsOf = map[int]int{}
 		}
-		which = helpers + len(w.inits)
+		which = helpers + len(w.p.savers.list) + len(w.inits)
 		w.initsOf[segment] = which
 		w.inits = append(w.inits, segment)
 	}
@@ -516,12 +584,15 @@ func (w *writer) askForBoth(b []byte) []byte {
 // ask calls for more fuel if the number on top of the stack is negative.
 func (w *writer) ask(b []byte) []byte {
 	b = append(b, opI64Const, 0, 0x53) // i64.lt_s
-	b = append(b, opIf, 0x40)
+	b = w.more(append(b, opIf, 0x40))
+	return append(b, opEnd)
+}
+
+// more calls for fuel.
+func (w *writer) more(b []byte) []byte {
 	b = global(b, opGlobalGet, w.fuel())
 	b = global(b, opGlobalGet, w.stack())
-	b = call(b, w.refill())
-	b = global(b, opGlobalSet, w.fuel())
-	return append(b, opEnd)
+	return global(call(b, w.refill()), opGlobalSet, w.fuel())
 }
 
 // chargeLength charges for as many bytes as the local variable says.

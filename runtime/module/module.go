@@ -260,12 +260,13 @@ func parsePrepared(file []byte, options Options, code bool, prepare *preparation
 		sections: map[int][]byte{},
 		referred: map[int]bool{},
 		start:    -1,
-	}
-	if code {
-		p.writer = newWriter(p)
-		p.writer.prepare = prepare
+		rewrite:  code,
+		prepare:  prepare,
 	}
 	p.module(&reader{buf: file, at: 8})
+	if code {
+		p.second()
+	}
 	return p, nil
 }
 
@@ -310,7 +311,12 @@ type parser struct {
 	start     int          // the start function, -1 none
 	exported  []int        // the index of each export
 
-	writer   *writer        // rewrites the code, nil to leave it alone
+	rewrite  bool           // whether the code is read too
+	prepare  *preparation   // nil if there is nothing but metering to be done
+	survey   survey         // of the code, in its first reading
+	plan     *plan          // for its second
+	savers   savers         // that its loops need
+	writer   *writer        // rewrites the code in its second reading
 	room     room           // of the function that was read last
 	codeAt   int            // where the section of code begins in the file
 	sections map[int][]byte // the contents of all but custom sections
@@ -521,7 +527,7 @@ func (p *parser) exportSection(r *reader) {
 	seen := map[string]bool{}
 	for range r.count("exports", 3, p.limits.Exports) {
 		e := Export{Name: r.name(p.limits.Name), Kind: Kind(r.byte())}
-		if p.writer != nil && strings.HasPrefix(e.Name, MeterModule+".") {
+		if p.rewrite && strings.HasPrefix(e.Name, MeterModule+".") {
 			fail(r.position(), "export of the name %s, which is the host's", e.Name)
 		}
 		if seen[e.Name] {
@@ -603,8 +609,8 @@ func (p *parser) codeSection(r *reader) {
 			fail(start, "the file is cut off inside of a function")
 		}
 		body := r.sub(size)
-		if p.writer != nil {
-			p.writer.function(p.function(body, p.types[p.functions[p.imported+n]]))
+		if p.rewrite {
+			p.code(n, body)
 			continue
 		}
 		total := 0
@@ -615,6 +621,43 @@ func (p *parser) codeSection(r *reader) {
 				fail(start, "function with more than %d local variables", p.limits.Locals)
 			}
 		}
+	}
+}
+
+// code reads a function, for the first time or the second.
+func (p *parser) code(n int, r *reader) {
+	f := p.function(r, p.types[p.functions[p.imported+n]])
+	if p.plan != nil {
+		p.writer.function(n, f)
+		return
+	}
+	s := &p.survey
+	s.ends = append(s.ends, int32(len(s.calls)))       //nolint:gosec // limited
+	s.weights = append(s.weights, int32(f.weights[0])) //nolint:gosec // limited
+	s.frames = append(s.frames, int32(f.frame()))      //nolint:gosec // limited
+	s.blind = append(s.blind, f.blind)
+}
+
+// calls notes a call of a function, and says how long it takes its caller.
+func (p *parser) calls(f int) int {
+	if p.plan == nil {
+		p.survey.calls = append(p.survey.calls, int32(f)) //nolint:gosec // limited
+		return 0
+	}
+	if p.plan.checked[f] {
+		return 0
+	}
+	return int(p.plan.weights[f])
+}
+
+// second reads the code again, after all of the module is found to be sound, and
+// has the writer rewrite it.
+func (p *parser) second() {
+	p.plan = p.survey.plan(func(f int) bool { return p.referred[p.imported+f] })
+	p.writer = newWriter(p)
+	p.loops, p.targets = 0, 0
+	if code, ok := p.sections[10]; ok {
+		p.codeSection(&reader{buf: code, base: p.codeAt})
 	}
 }
 
@@ -643,7 +686,7 @@ func (p *parser) dataSection(r *reader) {
 		length := r.u32()
 		segment.bytes = r.bytes(length)
 		p.lengths = append(p.lengths, length)
-		if p.writer != nil && p.writer.prepare != nil {
+		if p.prepare != nil {
 			p.data = append(p.data, segment)
 		}
 	}

@@ -92,14 +92,6 @@ type preparation struct {
 	lasting  string
 }
 
-// preparation is nil if there is none.
-func (p *parser) preparation() *preparation {
-	if p.writer == nil {
-		return nil
-	}
-	return p.writer.prepare
-}
-
 // check finds out what is to be written.
 func (w *preparation) check(p *parser) error {
 	w.numbers = map[string]int32{}
@@ -183,7 +175,7 @@ func (w *writer) markTaint(b []byte) []byte {
 func (w *writer) taint() int { return w.stack() + 1 }
 
 // door is the index of ExportCall: the last function.
-func (w *writer) door() int { return w.helper(helpers + len(w.inits)) }
+func (w *writer) door() int { return w.helper(helpers + len(w.p.savers.list) + len(w.inits)) }
 
 // addedFunctions is how many there are besides those of metering.
 func (w *writer) addedFunctions() int {
