@@ -155,7 +155,7 @@ func TestEnds(t *testing.T) {
 		"sleep":              {guest: "sleep", code: beacon.Timeout, want: "deadline"},
 		"start that loops":   {guest: "start", code: beacon.Timeout, want: "deadline"},
 		"ignores":            {guest: "ignores", code: beacon.Timeout, want: "deadline"},
-		"recursion":          {guest: "recursion", code: beacon.StackLimit, want: "module subject called too deeply: more than 16 MiB of stack", log: []string{" times more)"}},
+		"recursion":          {guest: "recursion", code: beacon.StackLimit, want: "module subject called too deeply: more than 24 MiB of stack", log: []string{" times more)"}},
 		"trap":               {guest: "trap", code: beacon.Trapped, want: "module subject broke down: unreachable", log: []string{"  at read_the_header()\n  at parse()\n  at "}},
 		"out of bounds":      {guest: "trap_names", code: beacon.Trapped, want: "out of bounds memory access"},
 		"start that traps":   {guest: "start_trap", code: beacon.Trapped, want: "unreachable"},

@@ -47,7 +47,7 @@ type plan struct {
 const (
 	weightUnchecked   = 600
 	depthUnchecked    = 4096
-	depthUncheckedRef = 1024
+	depthUncheckedRef = 256
 	// weightIndirect is what a call through a table counts for.
 	weightIndirect = 100
 )

@@ -29,10 +29,10 @@ const (
 	MeterStack = MeterModule + ".stack"
 )
 
-// StackSize is how much stack, about, a guest's calls may take, in bytes: three
+// StackSize is how much stack, about, a guest's calls may take, in bytes: two
 // times what Go's encoding/json needs for its deepest document. The engine's
 // own limit is at several times as much, of memory that nobody accounts for.
-const StackSize = 32 << 20
+const StackSize = 24 << 20
 
 // chunk is how much of the memory one bulk instruction moves at most; longer
 // ones are done in pieces, with a look at the fuel before each.

@@ -86,22 +86,6 @@ func TestMeterGo(t *testing.T) {
 	}
 }
 
-func BenchmarkMeterGo(b *testing.B) {
-	ctx, cancel := context.WithCancel(b.Context()) // one that can be done
-	defer cancel()
-	binary := workload(b)
-	for _, v := range variants {
-		engine, code := compiled(ctx, b, binary, v.metered, v.config())
-		for _, name := range workloads {
-			b.Run(name+"/"+v.name, func(b *testing.B) {
-				for b.Loop() {
-					work(ctx, b, engine, code, name)
-				}
-			})
-		}
-	}
-}
-
 func BenchmarkMeterC(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
