@@ -4,11 +4,13 @@
 package hostfuncs
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"math"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
@@ -200,20 +202,42 @@ func output(i *Item, c *abi.Call) abi.Errno {
 	if i.job == nil {
 		return notNow
 	}
-	name, value := text(c, 0), json.RawMessage(text(c, 1))
+	name, value := text(c, 0), json.RawMessage(copyOf(c.Bytes(1)))
 	if name == "" || !json.Valid(value) {
 		return invalid
 	}
 	// A small output costs more than its bytes.
 	cost := outputCost + len(name) + len(value)
-	if err := i.charge(cost - i.costs[name]); err != nil {
+	if err := i.charge(cost - i.charged(name)); err != nil {
 		panic(&abi.Stop{Cause: err})
 	}
 	if i.outputs == nil {
-		i.outputs, i.costs = beacon.Outputs{}, map[string]int{}
+		i.outputs = beacon.Outputs{}
 	}
-	i.outputs[name], i.costs[name] = plainValue(name, value), cost
+	i.outputs[name] = plainValue(name, value)
+	if name == beacon.OutputExitCode {
+		i.exitCodeCost = cost
+	}
 	return ok
+}
+
+// charged is the cost of the output that has the name now.
+func (i *Item) charged(name string) int {
+	switch value := i.outputs[name].(type) {
+	case nil:
+		return 0
+	case json.RawMessage:
+		return outputCost + len(name) + len(value)
+	}
+	return i.exitCodeCost
+}
+
+// copyOf keeps a parameter that is text.
+func copyOf(b []byte) []byte {
+	if utf8.Valid(b) {
+		return bytes.Clone(b)
+	}
+	return bytes.ToValidUTF8(b, []byte("\uFFFD"))
 }
 
 // plainValue decodes the values that the host itself looks at.

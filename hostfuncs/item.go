@@ -72,11 +72,12 @@ type Item struct {
 	calls    int64
 	output   int64
 	outputs  beacon.Outputs
-	costs    map[string]int // of outputs, as charged
-	stdout   bytes.Buffer
-	log      lines
-	failure  string
-	manifest []byte
+	// exitCodeCost is what was charged for the output that is kept decoded.
+	exitCodeCost int
+	stdout       bytes.Buffer
+	log          lines
+	failure      string
+	manifest     []byte
 	// describing is true while the guest may call describe.
 	describing  bool
 	descriptors []*guestfs.File
@@ -191,15 +192,14 @@ func (i *Item) Result(exitCode int) beacon.Result {
 		outputs = beacon.Outputs{}
 	}
 	text := strings.ToValidUTF8(i.stdout.String(), "\uFFFD")
-	for name, value := range map[string]any{
-		beacon.OutputStdOut:   text,
-		beacon.OutputExitCode: exitCode,
-		beacon.OutputResult:   text,
-	} {
+	fill := func(name string, value any) {
 		if _, ok := outputs[name]; !ok {
 			outputs[name] = value
 		}
 	}
+	fill(beacon.OutputStdOut, text)
+	fill(beacon.OutputExitCode, exitCode)
+	fill(beacon.OutputResult, text)
 	// JSON cannot hold what is not text; the bytes are there in full as well.
 	if raw := i.stdout.Bytes(); !utf8.Valid(raw) {
 		outputs[OutputStdOutBase64] = base64.StdEncoding.EncodeToString(raw)

@@ -72,8 +72,8 @@ func (m *Module) gauge(job *beacon.Job) *gauge {
 // refill looks at the guest when its fuel is used up, left being negative then,
 // and returns its next slice.
 func (g *gauge) refill(ctx context.Context, left int64) (int64, error) {
-	now := time.Now()
 	if !g.since.IsZero() {
+		now := time.Now()
 		// Guests cannot be interrupted. Whoever waits for the processor gets it
 		// here, not least the timer of the deadline.
 		goruntime.Gosched()

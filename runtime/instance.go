@@ -260,5 +260,5 @@ func (m *guestMemory) Grow(size int) bool {
 
 // callContext gives the call of a guest what its host functions work on.
 func callContext(ctx context.Context, item *hostfuncs.Item, process *wasi.Process, g *gauge) context.Context {
-	return abi.WithState(abi.WithState(abi.WithState(ctx, item), process), g)
+	return abi.WithStates(ctx, item, process, g)
 }

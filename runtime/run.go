@@ -32,6 +32,8 @@ type Module struct {
 	entry    entry
 	limits   Limits
 	config   beacon.Settings
+	args     []string    // of a reactor, which are the same in all items
+	nothing  *guestfs.FS // what a guest sees of files as long as it has no item
 	budget   Budget
 	log      *slog.Logger
 	manifest hostfuncs.Manifest
@@ -361,25 +363,26 @@ func (m *Module) graceful(ctx context.Context, item *hostfuncs.Item) (context.Co
 	}
 }
 
-// preopens are the guest's names for the item's directory.
-func preopens() []string { return []string{hostfuncs.WorkDir, "/"} }
+// preopens are the guest's names for the item's directory. It, and what follows,
+// is not changed.
+var preopens = []string{hostfuncs.WorkDir, "/"}
 
 // process decides what a guest sees as a WASI program. A reactor sees the same
 // in all items: it may look when it is initialised.
 func (m *Module) process(job *beacon.Job, item *hostfuncs.Item) (wasi.Config, error) {
 	cfg := wasi.Config{
-		Args:     []string{m.name},
-		Env:      environment(),
+		Args:     m.args,
+		Env:      environment,
 		Stdout:   item.Stdout(),
 		Stderr:   item.Stderr(),
-		FS:       guestfs.None(),
-		Preopens: preopens(),
+		FS:       m.nothing,
+		Preopens: preopens,
 	}
 	if !m.entry.command {
 		return cfg, nil
 	}
-	cfg.Args = append(cfg.Args, job.Item.Action)
-	cfg.Env = append(cfg.Env, itemEnvironment(job)...)
+	cfg.Args = []string{m.name, job.Item.Action}
+	cfg.Env = slices.Concat(environment, itemEnvironment(job))
 	args, given, err := arguments(job)
 	if err != nil {
 		return cfg, err
@@ -411,9 +414,7 @@ func (m *Module) process(job *beacon.Job, item *hostfuncs.Item) (wasi.Config, er
 	return cfg, nil
 }
 
-func environment() []string {
-	return []string{"PWD=" + hostfuncs.WorkDir, "TMPDIR=" + hostfuncs.WorkDir}
-}
+var environment = []string{"PWD=" + hostfuncs.WorkDir, "TMPDIR=" + hostfuncs.WorkDir}
 
 func itemEnvironment(job *beacon.Job) []string {
 	env := []string{

@@ -185,10 +185,12 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 		entry:    entry,
 		limits:   limits,
 		config:   src.Config,
+		nothing:  guestfs.None(),
 		budget:   r.budget,
 		log:      r.log,
 		engine:   r.engine,
 	}
+	m.args = []string{m.name}
 	if err := m.compile(ctx, r.cacheDir, prepared.Binary); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ultravisor/beacon"
-	"github.com/ultravisor/beacon/guestfs"
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/hostfuncs/wasi"
 	"github.com/ultravisor/beacon/runtime/module"
@@ -83,8 +82,8 @@ func (m *Module) snapshot(ctx context.Context) (_ *state, err error) {
 	item := hostfuncs.NewInitialization(m.config, m.limits.Item)
 	random := &randomTap{}
 	process := wasi.NewProcess(wasi.Config{
-		Args: []string{m.name}, Env: environment(), Stdout: io.Discard, Stderr: item.Stderr(),
-		FS: guestfs.None(), Preopens: preopens(), Random: random,
+		Args: m.args, Env: environment, Stdout: io.Discard, Stderr: item.Stderr(),
+		FS: m.nothing, Preopens: preopens, Random: random,
 	})
 	i, err := m.instantiate(ctx, m.base)
 	if err != nil {

@@ -152,6 +152,30 @@ func WithState[S any](ctx context.Context, state S) context.Context {
 	return context.WithValue(ctx, stateKey[S]{}, state)
 }
 
+// WithStates is WithState for three interfaces at once.
+func WithStates[A, B, C any](ctx context.Context, a A, b B, c C) context.Context {
+	return &states[A, B, C]{ctx, a, b, c}
+}
+
+type states[A, B, C any] struct {
+	context.Context
+	a A
+	b B
+	c C
+}
+
+func (s *states[A, B, C]) Value(key any) any {
+	switch key.(type) {
+	case stateKey[A]:
+		return s.a
+	case stateKey[B]:
+		return s.b
+	case stateKey[C]:
+		return s.c
+	}
+	return s.Context.Value(key)
+}
+
 // State returns what WithState put into the context.
 func State[S any](ctx context.Context) (S, bool) {
 	state, ok := ctx.Value(stateKey[S]{}).(S)

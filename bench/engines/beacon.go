@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+
+	"github.com/ultravisor/beacon"
+	wasmrt "github.com/ultravisor/beacon/runtime"
+)
+
+func beaconRows() []row {
+	return []row{
+		{name: "**Beacon, restored**", isolation: "nothing", make: beaconItems(wasmrt.Pool{}), pairs: true},
+		{name: "Beacon, without warm-up", isolation: "nothing", make: beaconItems(wasmrt.Pool{Fresh: true})},
+	}
+}
+
+// A beaconGuest is a loaded module with a work item for it.
+type beaconGuest struct {
+	module *wasmrt.Module
+	root   *os.Root
+	dir    string
+}
+
+func newBeacon(guest string, cache string, pool wasmrt.Pool) (*beaconGuest, error) {
+	binary, err := wasm(guest, "beacon")
+	if err != nil {
+		return nil, err
+	}
+	r, err := wasmrt.New(wasmrt.Config{CacheDir: cache, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		return nil, err
+	}
+	m, err := r.Load(background, wasmrt.Source{Name: guest, Binary: binary, Pool: pool})
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "items")
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	return &beaconGuest{m, root, dir}, err
+}
+
+func (g *beaconGuest) close() {
+	_ = g.module.Close(background)
+	_ = g.root.Close()
+	_ = os.RemoveAll(g.dir)
+}
+
+func (g *beaconGuest) job() (*beacon.Job, error) {
+	return &beacon.Job{
+		Item: beacon.WorkItem{Hash: "hash", Capability: "Bench", Action: "Execute", Settings: beacon.Settings{"Input": input}},
+		Dir:  g.root,
+	}, nil
+}
+
+func beaconItems(pool wasmrt.Pool) func(string, int) (contender, func(), error) {
+	return func(guest string, _ int) (contender, func(), error) {
+		g, err := newBeacon(guest, "", pool)
+		if err != nil {
+			return nil, nil, err
+		}
+		return func(n int) error {
+			job, err := g.job()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithCancel(background)
+			defer cancel()
+			var result beacon.Result
+			for range n {
+				if result, err = g.module.Run(ctx, job); err != nil {
+					return err
+				}
+			}
+			raw, ok := result.Outputs[beacon.OutputResult].(json.RawMessage)
+			if !ok {
+				return fmt.Errorf("the result is %T", result.Outputs[beacon.OutputResult])
+			}
+			return checked(raw, nil)
+		}, g.close, nil
+	}
+}
+
+func memory() { runtime.GC() }
+func start()  {}
