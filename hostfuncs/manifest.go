@@ -23,6 +23,18 @@ type Manifest struct {
 	Version     string
 	Capability  beacon.Capability
 	Permissions []Permission
+	// WarmUp is an item that a module does once after its initialisation, so that
+	// what it makes on the way is there for all others; nil for none.
+	WarmUp *WarmUp
+}
+
+// A WarmUp is an item without a server.
+type WarmUp struct {
+	Action   string
+	Settings beacon.Settings
+	// Source is the name of a staged file with the given Content, "" for none.
+	Source, Content string
+	Output          string
 }
 
 // A Permission is something that the provider wants and why.
@@ -46,6 +58,7 @@ func ParseManifest(raw []byte) (Manifest, error) {
 			Example        *beacon.Example
 		}
 		Permissions []Permission
+		WarmUp      *WarmUp
 	}
 	refuse := func(format string, args ...any) (Manifest, error) {
 		return Manifest{}, beacon.Errorf(beacon.Refused, "the module's manifest: "+format, args...)
@@ -106,6 +119,15 @@ func ParseManifest(raw []byte) (Manifest, error) {
 			Name: a.Name, Description: beacon.Excerpt(a.Description, maxWords), Settings: a.SettingsSchema, Example: a.Example,
 		})
 	}
+	if w := m.WarmUp; w != nil {
+		if !seen[w.Action] {
+			return refuse("WarmUp has an Action %q, which is none of Actions", beacon.Excerpt(w.Action, 80))
+		}
+		if err := w.check(); err != nil {
+			return refuse("WarmUp: %w", err)
+		}
+		out.WarmUp = w
+	}
 	for _, p := range m.Permissions {
 		out.Permissions = append(out.Permissions, Permission{beacon.Excerpt(p.Permission, maxName), beacon.Excerpt(p.Reason, maxWords)})
 	}
@@ -130,6 +152,21 @@ func checkExample(e *beacon.Example) error {
 		if !plain(name) || !plain(value) {
 			return beacon.Errorf(beacon.Refused, "setting %q must be one line of at most %d bytes", beacon.Excerpt(name, 80), maxWords)
 		}
+	}
+	return nil
+}
+
+func (w *WarmUp) check() error {
+	for _, name := range []string{w.Source, w.Output} {
+		if name != "" && (name == "." || !fs.ValidPath(name) || !plain(name) || strings.ContainsAny(name, `/\:`)) {
+			return beacon.Errorf(beacon.Refused, "%q must be a plain file name", beacon.Excerpt(name, 80))
+		}
+	}
+	switch {
+	case len(w.Settings) > maxSettings:
+		return beacon.Errorf(beacon.Refused, "%d settings, limit %d", len(w.Settings), maxSettings)
+	case w.Source == "" && w.Content != "":
+		return beacon.Errorf(beacon.Refused, "there is Content but no name of a Source")
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ func TestManifest(t *testing.T) {
 			],
 			"Example": {"Settings": {"To": "json'l $(x)"}, "Source": "data/readings.csv", "Output": "readings.jsonl"}
 		}, {"Name": "Other"}],
-		"Permissions": [{"Permission": "net", "Reason": "why\nnot"}]
+		"Permissions": [{"Permission": "net", "Reason": "why\nnot"}],
+		"WarmUp": {"Action": "Other", "Settings": {"N": 5}, "Source": "in.csv", "Content": "a\nb", "Output": "out"}
 	}`))
 	require.NoError(t, err)
 	require.Equal(t, hostfuncs.Manifest{
@@ -39,6 +40,9 @@ func TestManifest(t *testing.T) {
 			{Name: "Other"},
 		}},
 		Permissions: []hostfuncs.Permission{{Permission: "net", Reason: `why\u000anot`}},
+		WarmUp: &hostfuncs.WarmUp{
+			Action: "Other", Settings: beacon.Settings{"N": json.RawMessage("5")}, Source: "in.csv", Content: "a\nb", Output: "out",
+		},
 	}, m)
 
 	m, err = hostfuncs.ParseManifest([]byte(`{"Capability":"C","Actions":[{"Name":"A"}]}`))
@@ -50,6 +54,9 @@ func TestManifestRefusals(t *testing.T) {
 	with := func(action string) string { return `{"Capability":"C","Actions":[` + action + `]}` }
 	for name, tt := range map[string]struct{ raw, want string }{
 		"empty":                {"", "not the JSON"},
+		"warm-up, no action":   {`{"Capability":"C","Actions":[{"Name":"A"}],"WarmUp":{"Action":"B\u001b"}}`, `WarmUp has an Action "B\u001b", which is none`},
+		"warm-up, a path":      {`{"Capability":"C","Actions":[{"Name":"A"}],"WarmUp":{"Action":"A","Source":"../x"}}`, `WarmUp: "../x" must be a plain file name`},
+		"warm-up, no source":   {`{"Capability":"C","Actions":[{"Name":"A"}],"WarmUp":{"Action":"A","Content":"x"}}`, "no name of a Source"},
 		"null":                 {"null", "Capability is missing"},
 		"array":                {"[]", "not the JSON"},
 		"cut off":              {`{"Capability":"C"`, "not the JSON"},

@@ -18,7 +18,7 @@ type entry struct {
 	// command modules run from _start to their end; the others are reactors.
 	command bool
 	// which optional functions a reactor exports
-	start, initialize, describe, shutdown bool
+	start, initialize, describe, shutdown, reseed bool
 	// asksCancelled modules look whether they should end, and get a moment for it.
 	asksCancelled bool
 }
@@ -50,6 +50,7 @@ func check(f *module.Facts, memory int64) (entry, error) {
 		{"beacon_initialize", reporting, &e.initialize},
 		{"beacon_describe", reporting, &e.describe},
 		{"beacon_shutdown", reporting, &e.shutdown},
+		{"beacon_reseed", reporting, &e.reseed},
 	} {
 		export, ok := f.Export(x.name)
 		if ok && !f.HasFunction(x.name, x.want) {

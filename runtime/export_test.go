@@ -31,7 +31,8 @@ func (i *instance) differences(n int, fresh *instance) (found []string) {
 	}
 	if i.memory != nil {
 		differs("the size of the memory", i.memory.Size(), fresh.memory.Size())
-		if got, want := i.memory.Bytes(), fresh.memory.Bytes(); !bytes.Equal(got, want) {
+		got, want := i.memory.Bytes(), fresh.memory.Bytes()
+		if !bytes.Equal(got, want) {
 			for at := range min(len(got), len(want)) {
 				if got[at] != want[at] {
 					differs(fmt.Sprintf("byte %d", at), got[at], want[at])
@@ -58,3 +59,15 @@ func (m *Module) Tenants() map[string]int {
 	}
 	return all
 }
+
+// RandomFound says how many generators of the Go runtime were found in the
+// snapshot; RandomFixed whether it may not get old.
+func (m *Module) RandomFound() int {
+	s := m.pool.current
+	if s.random.cheap > 0 {
+		return len(s.random.states) + 1
+	}
+	return len(s.random.states)
+}
+
+func (m *Module) RandomFixed() bool { return m.pool.current.fixed }

@@ -89,6 +89,7 @@ func goBuild(dir string, flags ...string) func() ([]byte, error) {
 var (
 	goProgram = goBuild("./testdata/go")
 	goReactor = goBuild("../examples/wasm/transform", "-buildmode=c-shared")
+	goLeaver  = goBuild("./testdata/reactor", "-buildmode=c-shared")
 )
 
 func built(t testing.TB, build func() ([]byte, error)) []byte {

@@ -144,3 +144,52 @@ func TestFuelIsTheItems(t *testing.T) {
 	}
 	require.Len(t, said, 1, "%v", said)
 }
+
+// A program in Go finds nothing of the items before, and is warm.
+func TestGoFindsNothing(t *testing.T) {
+	m := loadWith(t, wasmrt.Config{CacheDir: goCache(t), Log: quiet()}, wasmrt.Source{Name: "reactor", Binary: built(t, goLeaver)})
+	for range 20 {
+		job, _ := newJob(t, "{}")
+		job.Item.Action = "Leave"
+		result, err := m.Run(t.Context(), job)
+		require.NoError(t, err)
+		raw, err := json.Marshal(result.Outputs["Result"])
+		require.NoError(t, err)
+		require.Equal(t, `"items 0, words 2, warmed from the file, files 0, environment "`, string(raw))
+		differences, err := m.Differences(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, differences)
+	}
+	require.EqualValues(t, 20, m.Pool().Restored)
+}
+
+// Random numbers of each kind differ from item to item, although the instance is
+// put back to the same state.
+func TestGoRandomDiffers(t *testing.T) {
+	m := loadWith(t, wasmrt.Config{CacheDir: goCache(t), Log: quiet()}, wasmrt.Source{Name: "reactor", Binary: built(t, goLeaver), Pool: wasmrt.Pool{Ready: -1}})
+	seen := map[string]map[string]bool{}
+	const items = 20
+	for range items {
+		job, _ := newJob(t, "{}")
+		job.Item.Action = "Random"
+		result, err := m.Run(t.Context(), job)
+		require.NoError(t, err)
+		for _, kind := range []string{"Global", "Secure", "Order", "Select", "Own"} {
+			raw, err := json.Marshal(result.Outputs[kind])
+			require.NoError(t, err)
+			if seen[kind] == nil {
+				seen[kind] = map[string]bool{}
+			}
+			seen[kind][string(raw)] = true
+		}
+		raw, err := json.Marshal(result.Outputs["Monotonic"])
+		require.NoError(t, err)
+		require.Equal(t, `"true"`, string(raw), "the clock goes on")
+	}
+	for kind, values := range seen {
+		require.Len(t, values, items, kind)
+	}
+	require.EqualValues(t, 1, m.Pool().Made)
+	require.Equal(t, 3, m.RandomFound(), "of the Go runtime; see reseed.go if a new version of Go has another layout")
+	require.False(t, m.RandomFixed())
+}

@@ -15,7 +15,12 @@ import (
 //
 // What the runtime has made of its random numbers before the snapshot stays, as
 // it does in a server that runs for long: the keys with which it hashes.
-type goRandom struct{ states []int }
+type goRandom struct {
+	states []int
+	// cheap is a generator of less quality, for decisions of the scheduler; 0 if
+	// it was not found.
+	cheap int
+}
 
 // The layout of a generator, internal/chacha8rand.State: 32 numbers of 64 bits
 // that were made, the seed of 32 bytes, and three of 32 bits: how many of the
@@ -27,6 +32,8 @@ const (
 	goMade    = goUsed + 4
 	goBlock   = goUsed + 8
 	goState   = goUsed + 12
+	// The cheap generator follows that of the thread: two numbers of 32 bits.
+	goCheap = goState + 4
 )
 
 // findGoRandom looks for the runtime's generators in the memory of a guest
@@ -44,6 +51,7 @@ func findGoRandom(memory, first []byte) goRandom {
 		numbers []byte // those of a block that are never seeds
 		before  int    // how many numbers of the first generator were used before
 	}
+	first64 := map[int]uint64{} // what each generator makes first, by before
 	expected := map[uint64]made{}
 	boot := mrand.NewChaCha8([32]byte(first))
 	var drawn []uint64
@@ -65,6 +73,9 @@ func findGoRandom(memory, first []byte) goRandom {
 			for range n {
 				numbers = binary.LittleEndian.AppendUint64(numbers, generator.Uint64())
 			}
+			if block == 0 {
+				first64[before] = binary.LittleEndian.Uint64(numbers)
+			}
 			expected[binary.LittleEndian.Uint64(numbers)] = made{numbers[:(goNumbers-4)*8], before}
 		}
 	}
@@ -81,10 +92,31 @@ func findGoRandom(memory, first []byte) goRandom {
 	}
 	for before, states := range found {
 		if next := found[before+4]; len(found) == 2 && len(states) == 1 && len(next) == 1 {
-			return goRandom{[]int{states[0], next[0]}}
+			g := goRandom{states: []int{states[0], next[0]}}
+			if at := states[0] + goCheap; at+8 <= len(memory) && follows(first64[before], memory[at:at+8]) {
+				g.cheap = at
+			}
+			return g
 		}
 	}
 	return goRandom{}
+}
+
+// follows reports whether a state of the cheap generator, two halves of its 64
+// bits, comes after the first one (runtime.cheaprand where numbers of 64 bits
+// cannot be multiplied to 128).
+func follows(first uint64, state []byte) bool {
+	const most = 1 << 20
+	s1, s0 := uint32(first), uint32(first>>32)
+	want1, want0 := binary.LittleEndian.Uint32(state), binary.LittleEndian.Uint32(state[4:])
+	for range most {
+		if s1 == want1 && s0 == want0 {
+			return true
+		}
+		s1 ^= s1 << 17
+		s1, s0 = s0, s1^s0^s1>>7^s0>>16
+	}
+	return false
 }
 
 // known reports whether the generators were found.
@@ -98,6 +130,10 @@ func (g goRandom) renew(memory []byte) {
 		binary.LittleEndian.PutUint32(memory[at+goUsed:], goNumbers)
 		binary.LittleEndian.PutUint32(memory[at+goMade:], goNumbers)
 		binary.LittleEndian.PutUint32(memory[at+goBlock:], 0)
+	}
+	if g.cheap > 0 {
+		_, _ = rand.Read(memory[g.cheap : g.cheap+8])
+		memory[g.cheap] |= 1 // all zeros would stay so
 	}
 }
 

@@ -237,6 +237,11 @@ func (m *Module) work(ctx context.Context, job *beacon.Job, item *hostfuncs.Item
 		}
 		process.Attach(files)
 		process.Continue(i.state.flags)
+		if i.state.initialized && m.entry.reseed {
+			if err := m.step(call, i, item, process, "beacon_reseed"); err != nil {
+				return err
+			}
+		}
 		if err := m.step(call, i, item, process, run); err != nil {
 			return err
 		}

@@ -138,6 +138,8 @@ type Source struct {
 	Config beacon.Settings
 	Limits Limits
 	Pool   Pool
+	// WarmUp takes the place of the one in the module's manifest; nil leaves that.
+	WarmUp *hostfuncs.WarmUp
 	// Admit decides about the module once it has said what it wants, and gives
 	// what its jobs may reach; an error refuses the module. Without it, and where
 	// it gives nil, nothing leads out of a job.
@@ -168,7 +170,7 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 		return beacon.Errorf(beacon.Refused, "module %s: %w", beacon.Excerpt(src.Name, 128), err)
 	}
 	prepared, err := module.Prepare(src.Binary, module.Options{Limits: limits.Module, Grade: limits.grade()},
-		"_initialize", "beacon_initialize", "beacon_describe", "beacon_execute", "beacon_shutdown", "_start")
+		"_initialize", "beacon_initialize", "beacon_describe", "beacon_execute", "beacon_shutdown", "beacon_reseed", "_start")
 	if err != nil {
 		return nil, refuse(err)
 	}
@@ -204,6 +206,9 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 	m.base.initialized = !m.initializes()
 	if err := m.describe(ctx); err != nil {
 		return nil, errors.Join(err, m.Close(ctx))
+	}
+	if src.WarmUp != nil {
+		m.manifest.WarmUp = src.WarmUp
 	}
 	if src.Admit != nil {
 		if m.brokers, err = src.Admit(Candidate{m.name, m.digest, m.manifest}); err != nil {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/guestfs"
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/hostfuncs/wasi"
 	"github.com/ultravisor/beacon/runtime/module"
@@ -67,19 +69,82 @@ func (m *Module) initializes() bool {
 	return begins || m.entry.start || m.entry.initialize
 }
 
+// warmUp does the module's warm-up item in an instance that is initialised.
+func (m *Module) warmUp(ctx context.Context, i *instance, item *hostfuncs.Item, process *wasi.Process, files *guestfs.FS) error {
+	gauge := m.gauge(nil)
+	if err := i.refuel(ctx, gauge); err != nil {
+		return err
+	}
+	process.Attach(files)
+	defer process.Attach(m.nothing)
+	return m.step(callContext(ctx, item, process, gauge), i, item, process, "beacon_execute")
+}
+
+// warmUpJob makes the job of a warm-up, in a directory that the returned function
+// removes.
+func (m *Module) warmUpJob(w *hostfuncs.WarmUp) (_ *beacon.Job, remove func() error, err error) {
+	dir, err := os.MkdirTemp("", "beacon-warm-up")
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a directory for a warm-up: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open the directory of a warm-up: %w", err), os.RemoveAll(dir))
+	}
+	remove = func() error { return errors.Join(root.Close(), os.RemoveAll(dir)) }
+	if w.Source != "" {
+		if err := root.WriteFile(w.Source, []byte(w.Content), 0o600); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("stage the source of a warm-up: %w", err), remove())
+		}
+	}
+	return &beacon.Job{
+		Item:   beacon.WorkItem{Hash: "warm-up", Capability: m.manifest.Capability.Name, Action: w.Action, Settings: w.Settings},
+		Tenant: beacon.DefaultTenant, Dir: root, Source: w.Source, Output: w.Output,
+	}, remove, nil
+}
+
 // A lastingError says why a module's instances cannot be made in the state after
 // its initialisation.
 type lastingError struct{ reason string }
 
 func (e *lastingError) Error() string { return e.reason }
 
-// snapshot runs the module's initialisation in an instance, and takes the state
-// that it leaves. Errors of type *lastingError will not go away.
-func (m *Module) snapshot(ctx context.Context) (_ *state, err error) {
+// snapshot runs the module's initialisation in an instance, and its warm-up if
+// it has one, and takes the state that they leave. Errors of type *lastingError
+// will not go away.
+func (m *Module) snapshot(ctx context.Context) (*state, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.limits.Initialize, beacon.Errorf(beacon.Timeout,
 		"module %s took longer than %s to initialise itself", m.name, m.limits.Initialize))
 	defer cancel()
+	if w := m.manifest.WarmUp; w != nil && !m.entry.command {
+		s, err := m.snapshotAfter(ctx, w)
+		if err == nil || ctx.Err() != nil {
+			return s, err
+		}
+		m.log.Warn("a module goes on without its warm-up", "module", m.name, "err", err)
+	}
+	return m.snapshotAfter(ctx, nil)
+}
+
+func (m *Module) snapshotAfter(ctx context.Context, warmUp *hostfuncs.WarmUp) (_ *state, err error) {
+	var job *beacon.Job
+	var files *guestfs.FS
 	item := hostfuncs.NewInitialization(m.config, m.limits.Item)
+	if warmUp != nil {
+		var remove func() error
+		if job, remove, err = m.warmUpJob(warmUp); err != nil {
+			return nil, err
+		}
+		defer func() { m.note(remove()) }()
+		var inputs []string
+		if job.Source != "" {
+			inputs = append(inputs, job.Source)
+		}
+		files = guestfs.New(job.Dir, guestfs.Config{Limits: m.limits.Files, ReadOnly: inputs})
+		deadline, _ := ctx.Deadline()
+		item = hostfuncs.NewItem(job, files, m.config, deadline, m.limits.Item)
+		defer func() { m.note(item.Close()) }()
+	}
 	random := &randomTap{}
 	process := wasi.NewProcess(wasi.Config{
 		Args: m.args, Env: environment, Stdout: io.Discard, Stderr: item.Stderr(),
@@ -89,15 +154,38 @@ func (m *Module) snapshot(ctx context.Context) (_ *state, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, i.close(ctx)) }()
+	defer func() { m.note(i.close(ctx)) }()
+	var found goRandom
 	i.begin(ctx, "")
-	err = m.guarded(func() error { return m.initialize(ctx, nil, i, item, process) })
+	err = m.guarded(func() error {
+		if err := item.Before(func() error { return m.initialize(ctx, nil, i, item, process) }); err != nil {
+			return err
+		}
+		if i.memory != nil {
+			found = findGoRandom(i.memory.Bytes(), random.first)
+		}
+		if job == nil {
+			return nil
+		}
+		return m.warmUp(ctx, i, item, process, files)
+	})
 	for _, line := range item.Log() {
 		m.log.Info("a module says while it initialises", "module", m.name, "line", line)
 	}
 	if err != nil {
 		return nil, err
 	}
+	s, err := m.capture(i, process)
+	if err != nil {
+		return nil, err
+	}
+	s.random = found
+	s.fixed = random.asked && !found.known() && !m.entry.reseed
+	return s, nil
+}
+
+// capture takes the state of an instance that has initialised.
+func (m *Module) capture(i *instance, process *wasi.Process) (_ *state, err error) {
 	if i.tainted() {
 		return nil, &lastingError{"while initialising, it changes a table or drops a segment, which cannot be put back"}
 	}
@@ -111,11 +199,9 @@ func (m *Module) snapshot(ctx context.Context) (_ *state, err error) {
 	}
 	if i.memory != nil {
 		content := i.memory.Bytes()
-		s.random = findGoRandom(content, random.first)
 		if s.image, err = snapshot.NewImage(len(content), snapshot.Piece{Bytes: content}); err != nil {
 			return nil, fmt.Errorf("keep the memory of module %s: %w", m.name, err)
 		}
 	}
-	s.fixed = random.asked && !s.random.known()
 	return s, nil
 }

@@ -10,13 +10,14 @@ import (
 	"runtime"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hostfuncs"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 )
 
 func beaconRows() []row {
 	return []row{
 		{name: "**Beacon, restored**", isolation: "nothing", make: beaconItems(wasmrt.Pool{}), pairs: true},
-		{name: "Beacon, without warm-up", isolation: "nothing", make: beaconItems(wasmrt.Pool{Fresh: true})},
+		{name: "Beacon, new instance that initialises itself", isolation: "nothing", make: beaconItems(wasmrt.Pool{Fresh: true})},
 	}
 }
 
@@ -36,7 +37,10 @@ func newBeacon(guest string, cache string, pool wasmrt.Pool) (*beaconGuest, erro
 	if err != nil {
 		return nil, err
 	}
-	m, err := r.Load(background, wasmrt.Source{Name: guest, Binary: binary, Pool: pool})
+	m, err := r.Load(background, wasmrt.Source{
+		Name: guest, Binary: binary, Pool: pool,
+		WarmUp: &hostfuncs.WarmUp{Action: "Execute", Settings: settings()},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -54,11 +58,13 @@ func (g *beaconGuest) close() {
 	_ = os.RemoveAll(g.dir)
 }
 
-func (g *beaconGuest) job() (*beacon.Job, error) {
+func settings() beacon.Settings { return beacon.Settings{"Input": input} }
+
+func (g *beaconGuest) job() *beacon.Job {
 	return &beacon.Job{
-		Item: beacon.WorkItem{Hash: "hash", Capability: "Bench", Action: "Execute", Settings: beacon.Settings{"Input": input}},
+		Item: beacon.WorkItem{Hash: "hash", Capability: "Bench", Action: "Execute", Settings: settings()},
 		Dir:  g.root,
-	}, nil
+	}
 }
 
 func beaconItems(pool wasmrt.Pool) func(string, int) (contender, func(), error) {
@@ -68,13 +74,11 @@ func beaconItems(pool wasmrt.Pool) func(string, int) (contender, func(), error) 
 			return nil, nil, err
 		}
 		return func(n int) error {
-			job, err := g.job()
-			if err != nil {
-				return err
-			}
+			job := g.job()
 			ctx, cancel := context.WithCancel(background)
 			defer cancel()
 			var result beacon.Result
+			var err error
 			for range n {
 				if result, err = g.module.Run(ctx, job); err != nil {
 					return err

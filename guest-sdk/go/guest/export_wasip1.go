@@ -37,7 +37,12 @@ func exportInitialize() int32 { return answer(served.Start) }
 
 //go:wasmexport beacon_execute
 func exportExecute() int32 {
-	return answer(func() error { return served.Execute(imports{}) })
+	return answer(func() error {
+		if err := served.Renew(); err != nil {
+			return err
+		}
+		return served.Execute(imports{})
+	})
 }
 
 //go:wasmexport beacon_shutdown

@@ -11,7 +11,10 @@ func (p *Provider) Start() error {
 	return guarded("initialize", p.Initialize)
 }
 
-// Stop does what a host does after the last item: it runs Shutdown.
+// Renew does what a host does before each item: it runs Reseed.
+func (p *Provider) Renew() error { return guarded("reseed", p.Reseed) }
+
+// Stop does what a host does after an item: it runs Shutdown.
 func (p *Provider) Stop() error { return guarded("shutdown", p.Shutdown) }
 
 func guarded(name string, hook func() error) (err error) {

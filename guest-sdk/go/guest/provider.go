@@ -38,11 +38,31 @@ type Provider struct {
 	// Permissions are what the provider wants to be allowed, with its reasons.
 	// The operator decides.
 	Permissions []Permission
-	// Initialize, if any, runs once in each instance of the module, before its
-	// first item. An instance may serve one item or many.
+	// Initialize, if any, runs once before there is an item. The host keeps what it
+	// leaves in memory, and every item begins with a copy of that: nothing of one
+	// item is there in the next.
 	Initialize func() error
-	// Shutdown, if any, runs before an instance that ended well is thrown away.
+	// Reseed, if any, runs before each item: it makes anew what Initialize has made
+	// of random numbers, which otherwise is the same in all items. The functions of
+	// math/rand/v2 and crypto/rand need no such care, nor does the order of maps.
+	Reseed func() error
+	// Shutdown, if any, runs after each item that ended well.
 	Shutdown func() error
+	// WarmUp, if any, is an item that the host runs once after Initialize. What it
+	// leaves in memory, such as caches, every item begins with: after it, Go's
+	// encoding/json knows the types, for one. Its outputs are dropped, and it can
+	// reach nothing outside.
+	WarmUp *WarmUp
+}
+
+// A WarmUp is a work item that comes with its file.
+type WarmUp struct {
+	// Action is the default action if it is empty.
+	Action   string
+	Settings map[string]string
+	// Source is the name of a source file with the given Content; Output that of
+	// an output file. Either may be empty.
+	Source, Content, Output string
 }
 
 // An Action is one verb of a capability.
@@ -125,6 +145,9 @@ func (p *Provider) Validate() error {
 	}
 	if len(p.Actions) == 0 {
 		return errors.New("capability " + p.Capability + " has no actions")
+	}
+	if p.WarmUp != nil && p.action(p.WarmUp.Action) == nil {
+		return errors.New("WarmUp has an action " + excerpt(p.WarmUp.Action) + " that capability " + p.Capability + " does not have")
 	}
 	for i := range p.Actions {
 		a := &p.Actions[i]
@@ -237,7 +260,44 @@ func (p *Provider) Manifest() JSON {
 		b = appendMember(b, "Reason", permission.Reason)
 		b = append(b, '}')
 	}
-	return JSON(append(b, "]}"...))
+	b = append(b, ']')
+	if p.WarmUp != nil {
+		b = p.WarmUp.append(b, p)
+	}
+	return JSON(append(b, '}'))
+}
+
+func (w *WarmUp) append(b []byte, p *Provider) []byte {
+	action := w.Action
+	if action == "" && len(p.Actions) > 0 {
+		action = p.Actions[0].Name
+	}
+	b = append(b, `,"WarmUp":{"Action":`...)
+	b = appendString(b, action)
+	b = appendSettings(append(b, ','), w.Settings)
+	b = appendMember(b, "Source", w.Source)
+	b = appendMember(b, "Content", w.Content)
+	b = appendMember(b, "Output", w.Output)
+	return append(b, '}')
+}
+
+// appendSettings appends the member Settings.
+func appendSettings(b []byte, settings map[string]string) []byte {
+	b = append(b, `"Settings":{`...)
+	names := make([]string, 0, len(settings))
+	for name := range settings {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, name)
+		b = append(b, ':')
+		b = appendString(b, settings[name])
+	}
+	return append(b, '}')
 }
 
 func (a *Action) append(b []byte) []byte {
@@ -253,21 +313,7 @@ func (a *Action) append(b []byte) []byte {
 	}
 	b = append(b, ']')
 	if a.Example != nil {
-		b = append(b, `,"Example":{"Settings":{`...)
-		names := make([]string, 0, len(a.Example.Settings))
-		for name := range a.Example.Settings {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for i, name := range names {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendString(b, name)
-			b = append(b, ':')
-			b = appendString(b, a.Example.Settings[name])
-		}
-		b = append(b, '}')
+		b = appendSettings(append(b, `,"Example":{`...), a.Example.Settings)
 		b = appendMember(b, "Source", a.Example.Source)
 		b = appendMember(b, "Output", a.Example.Output)
 		b = append(b, '}')
