@@ -54,7 +54,7 @@ func TestManifestRefusals(t *testing.T) {
 	with := func(action string) string { return `{"Capability":"C","Actions":[` + action + `]}` }
 	for name, tt := range map[string]struct{ raw, want string }{
 		"empty":                {"", "not the JSON"},
-		"warm-up, no action":   {`{"Capability":"C","Actions":[{"Name":"A"}],"WarmUp":{"Action":"B\u001b"}}`, `WarmUp has an Action "B\u001b", which is none`},
+		"warm-up, no action":   {`{"Capability":"C","Actions":[{"Name":"A"}],"WarmUp":{"Action":"B"}}`, `WarmUp has an Action "B", which is none`},
 		"warm-up, a path":      {`{"Capability":"C","Actions":[{"Name":"A"}],"WarmUp":{"Action":"A","Source":"../x"}}`, `WarmUp: "../x" must be a plain file name`},
 		"warm-up, no source":   {`{"Capability":"C","Actions":[{"Name":"A"}],"WarmUp":{"Action":"A","Content":"x"}}`, "no name of a Source"},
 		"null":                 {"null", "Capability is missing"},

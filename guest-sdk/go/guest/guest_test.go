@@ -316,7 +316,7 @@ func TestManifest(t *testing.T) {
 	p.Name, p.Version, p.Description = "test", "1.2.3", "é"
 	p.Permissions = []guest.Permission{{Permission: "http:example.org", Reason: "to fetch"}}
 	p.Actions[0].Example = &guest.Example{Settings: map[string]string{"b": "2", "a": "1"}, Source: "s", Output: "o"}
-	p.WarmUp = &guest.WarmUp{Settings: map[string]string{"To": "x"}, Source: "w", Content: "\"c\""}
+	p.WarmUp = &guest.WarmUp{Settings: map[string]string{"To": "x"}, Source: "w", Content: "\"c\"", Output: "o2"}
 	require.JSONEq(t, `{"Name":"test","Version":"1.2.3","Capability":"Test","Description":"é",
 		"Actions":[{"Name":"Do","Description":"","SettingsSchema":[
 			{"Name":"To","DataType":"String","Required":true,"Description":"a \"b\"","Options":["x","y"]},
@@ -325,6 +325,6 @@ func TestManifest(t *testing.T) {
 			{"Name":"B","DataType":"Boolean","Required":false,"Description":"","Default":true}],
 			"Example":{"Settings":{"a":"1","b":"2"},"Source":"s","Output":"o"}}],
 		"Permissions":[{"Permission":"http:example.org","Reason":"to fetch"}],
-		"WarmUp":{"Action":"Do","Settings":{"To":"x"},"Source":"w","Content":"\"c\""}}`, string(p.Manifest()))
+		"WarmUp":{"Action":"Do","Settings":{"To":"x"},"Source":"w","Content":"\"c\"","Output":"o2"}}`, string(p.Manifest()))
 	require.Equal(t, p.Manifest(), p.Manifest())
 }
