@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/ultravisor/beacon"
@@ -19,13 +20,29 @@ type Source struct {
 	// Open makes the provider from its configuration, whose keys are the fields
 	// of the provider's Config. An unknown key and a value that makes no sense
 	// are errors with code beacon.Invalid. Nothing is started yet.
-	Open func(config beacon.Settings) (beacon.Provider, error)
+	Open func(config beacon.Settings, host Host) (beacon.Provider, error)
+}
+
+// A Host is the program that providers are part of. The zero value is any
+// program.
+type Host struct {
+	// Owner says that the program's only children are those that it waits for
+	// itself; see shell.Config.
+	Owner bool
+	// Folder is what relative paths of items are relative to; "" means the
+	// working directory.
+	Folder string
+	// Log defaults to slog.Default.
+	Log *slog.Logger
 }
 
 // Sources lists what there is, sorted by name.
 func Sources() []Source {
 	return []Source{
-		{"Shell", source(shell.New)},
+		{"Shell", source(func(cfg shell.Config, host Host) (*shell.Provider, error) {
+			cfg.Owner, cfg.Log = host.Owner, host.Log
+			return shell.New(cfg)
+		})},
 	}
 }
 
@@ -43,12 +60,12 @@ func Is(name string) bool { return slices.Contains(Names(), name) }
 
 // Open makes the provider of the source with that name. A name that there is
 // none of is an error with code beacon.NotFound.
-func Open(name string, config beacon.Settings) (beacon.Provider, error) {
+func Open(name string, config beacon.Settings, host Host) (beacon.Provider, error) {
 	for _, s := range Sources() {
 		if s.Name != name {
 			continue
 		}
-		p, err := s.Open(config)
+		p, err := s.Open(config, host)
 		if err != nil {
 			return nil, beacon.Errorf(beacon.Invalid, "configuration of %s: %w", name, err)
 		}
@@ -58,8 +75,8 @@ func Open(name string, config beacon.Settings) (beacon.Provider, error) {
 }
 
 // source adapts the constructor of a provider: C is its Config.
-func source[C any, P beacon.Provider](open func(C) (P, error)) func(beacon.Settings) (beacon.Provider, error) {
-	return func(config beacon.Settings) (beacon.Provider, error) {
+func source[C any, P beacon.Provider](open func(C, Host) (P, error)) func(beacon.Settings, Host) (beacon.Provider, error) {
+	return func(config beacon.Settings, host Host) (beacon.Provider, error) {
 		var c C
 		if len(config) > 0 {
 			raw, err := json.Marshal(config)
@@ -72,7 +89,7 @@ func source[C any, P beacon.Provider](open func(C) (P, error)) func(beacon.Setti
 				return nil, readable(err)
 			}
 		}
-		return open(c)
+		return open(c, host)
 	}
 }
 

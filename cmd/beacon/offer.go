@@ -21,7 +21,7 @@ type offered struct {
 
 // offers makes the providers of a configuration, in its order. Whatever
 // happens, close frees what was loaded.
-func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.Runtime, error), dirs folders) (all []offered, closeAll func() error, err error) {
+func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.Runtime, error), dirs folders, host builtin.Host) (all []offered, closeAll func() error, err error) {
 	var modules []loaded
 	closeAll = func() (err error) {
 		for _, m := range modules {
@@ -32,7 +32,7 @@ func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.
 	var rt *wasmrt.Runtime
 	for _, p := range list {
 		if builtin.Is(p.Source) {
-			provider, err := builtin.Open(p.Source, p.Config)
+			provider, err := builtin.Open(p.Source, p.Config, host)
 			if err != nil {
 				return nil, closeAll, err
 			}

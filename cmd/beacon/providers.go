@@ -69,7 +69,7 @@ func (o *providersOptions) run(ctx context.Context, name string) (err error) {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	all, closeAll, err := offers(ctx, file.Providers, func() (*wasmrt.Runtime, error) { return o.flags.runtime(dirs, log) }, dirs)
+	all, closeAll, err := offers(ctx, file.Providers, func() (*wasmrt.Runtime, error) { return o.flags.runtime(dirs, log) }, dirs, builtin.Host{Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (o *providersOptions) run(ctx context.Context, name string) (err error) {
 		if seen[s.Name] {
 			continue
 		}
-		p, err := s.Open(nil)
+		p, err := s.Open(nil, builtin.Host{Log: log})
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package shell
+
+var tasks map[string]func() int
