@@ -61,8 +61,9 @@ func stage(t testing.TB, cfg guestfs.Config) staged {
 func newRuntime(t testing.TB) wazero.Runtime {
 	t.Helper()
 	ctx := context.Background()
+	// Nothing but the functions themselves sees the end of the context.
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().
-		WithCloseOnContextDone(true).WithDebugInfoEnabled(false).WithMemoryLimitPages(4096))
+		WithDebugInfoEnabled(false).WithMemoryLimitPages(4096))
 	t.Cleanup(func() { require.NoError(t, r.Close(ctx)) })
 	require.NoError(t, engine.Offer(ctx, r, wasi.Interface().Library()))
 	return r
