@@ -150,7 +150,7 @@ func (s *Server) Cancel(hash, reason string) {
 	s.queue = slices.DeleteFunc(s.queue, func(w beacon.WorkItem) bool { return w.Hash == hash })
 	s.mu.Unlock()
 	if owner != nil {
-		owner.Cancel(hash, reason)
+		owner.Cancel(hash, 0, reason)
 	}
 }
 

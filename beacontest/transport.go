@@ -265,7 +265,7 @@ type owner struct {
 }
 
 func (o *owner) Active() []string           { return o.active }
-func (o *owner) Cancel(hash, reason string) { o.canceled <- [2]string{hash, reason} }
+func (o *owner) Cancel(hash string, _ int, reason string) { o.canceled <- [2]string{hash, reason} }
 
 func testCancel(t *testing.T, dial transport.Dial, c Coordinator) {
 	s := open(t, dial)

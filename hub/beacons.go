@@ -295,7 +295,7 @@ func (c *coordinator) unwanted(id string) []protocol.Cancellation {
 	defer c.mu.RUnlock()
 	var out []protocol.Cancellation
 	for _, u := range c.ledger.Unwanted(id) {
-		out = append(out, protocol.Cancellation{WorkItemHash: u.Hash, Reason: u.Reason})
+		out = append(out, protocol.Cancellation{WorkItemHash: u.Hash, AttemptNumber: u.Attempt, Reason: u.Reason})
 	}
 	return out
 }

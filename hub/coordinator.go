@@ -672,7 +672,7 @@ func (c *coordinator) tell(s *socket, e ledger.Event) {
 	case ledger.Assigned:
 		c.deliver(s, e.Item)
 	case ledger.Unwanted:
-		s.cancel(e.Hash, e.Reason)
+		s.cancel(e.Hash, e.Attempt, e.Reason)
 	}
 }
 

@@ -149,7 +149,7 @@ func TestLateResultOfAnotherSessionFreesNoSlot(t *testing.T) {
 	require.Equal(t, http.StatusOK, s.post("/Beacon/Work/"+hash+"/Complete", `{}`, "Cookie", "SessionID=aaaa").status)
 	require.Equal(t, []any{hash}, s.get("/Beacon/" + b.id).json(t)["CurrentWorkItems"], "b is still at it")
 	require.Equal(t, protocol.StatusPending, s.record(next).Status)
-	require.Equal(t, map[string]any{"EventType": "WorkCancel", "WorkItemHash": hash, "Reason": "another beacon has brought the result"}, b.receive())
+	require.Equal(t, map[string]any{"EventType": "WorkCancel", "WorkItemHash": hash, "AttemptNumber": 2.0, "Reason": "another beacon has brought the result"}, b.receive())
 	b.complete(hash) // too late to count, but its slot is free now
 	require.Equal(t, next, b.item().WorkItemHash)
 	// A large result goes by HTTP and frees the slot of the socket.

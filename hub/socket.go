@@ -160,8 +160,8 @@ func (s *socket) event(e event) {
 }
 
 // cancel tells the worker that an item is not wanted any more.
-func (s *socket) cancel(hash, reason string) {
-	raw, err := protocol.EncodeCancel(protocol.Cancellation{WorkItemHash: hash, Reason: reason})
+func (s *socket) cancel(hash string, attempt int, reason string) {
+	raw, err := protocol.EncodeCancel(protocol.Cancellation{WorkItemHash: hash, AttemptNumber: attempt, Reason: reason})
 	if err == nil { // it is two texts
 		s.send(raw)
 	}

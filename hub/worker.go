@@ -336,7 +336,7 @@ func (h *Hub) progress(reply responder, r *http.Request, args []string) {
 	}
 	answer := map[string]any{"Success": true, "WorkItemHash": args[0]}
 	if item, err := h.core.get(args[0]); err == nil && item.CancelAsked {
-		answer["CanceledWorkItems"] = []protocol.Cancellation{{WorkItemHash: args[0], Reason: item.CancelReason}}
+		answer["CanceledWorkItems"] = []protocol.Cancellation{{WorkItemHash: args[0], AttemptNumber: item.Attempt, Reason: item.CancelReason}}
 	}
 	reply.json(http.StatusOK, answer)
 }

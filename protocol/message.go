@@ -150,7 +150,9 @@ type Event struct {
 	BeaconID     string
 	Reason       string
 	WorkItemHash string
-	Success      bool
+	// AttemptNumber is that of a Cancellation.
+	AttemptNumber int
+	Success       bool
 	// WorkItem is for DecodeWorkItem.
 	WorkItem json.RawMessage
 }
@@ -174,6 +176,7 @@ func DecodeEvent(frame []byte) (Event, error) {
 	} {
 		*field, _ = text(fields[name])
 	}
+	e.AttemptNumber = attempt(fields["AttemptNumber"])
 	e.Success = string(fields["Success"]) == "true"
 	return e, nil
 }
@@ -220,7 +223,7 @@ func DecodeWorkItem(raw []byte) (beacon.WorkItem, error) {
 		}
 	}
 	w.TimeoutMs = number(fields["TimeoutMs"])
-	w.AttemptNumber = int(min(max(number(fields["AttemptNumber"]), 0), 1<<30))
+	w.AttemptNumber = attempt(fields["AttemptNumber"])
 	item, err := w.Beacon()
 	if err != nil {
 		return beacon.WorkItem{}, err
@@ -265,6 +268,9 @@ func number(raw json.RawMessage) float64 {
 	}
 	return value
 }
+
+// attempt reads the number of a delivery; nonsense is 0.
+func attempt(raw json.RawMessage) int { return int(min(max(number(raw), 0), 1<<30)) }
 
 func kind(raw json.RawMessage) string {
 	raw = bytes.TrimSpace(raw)
@@ -326,6 +332,7 @@ func DecodeCanceled(body []byte) []Cancellation {
 		var c Cancellation
 		c.WorkItemHash, _ = text(fields["WorkItemHash"])
 		c.Reason, _ = text(fields["Reason"])
+		c.AttemptNumber = attempt(fields["AttemptNumber"])
 		if c.WorkItemHash != "" {
 			list = append(list, c)
 		}

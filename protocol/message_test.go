@@ -108,7 +108,15 @@ func TestOurMessages(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, protocol.Event{EventType: protocol.EventCancel, WorkItemHash: "wi", Reason: "enough"}, e)
 
+	cancel, err = protocol.EncodeCancel(protocol.Cancellation{WorkItemHash: "wi", AttemptNumber: 2})
+	require.NoError(t, err)
+	require.Equal(t, `{"EventType":"WorkCancel","WorkItemHash":"wi","AttemptNumber":2}`, string(cancel))
+	e, err = protocol.DecodeEvent([]byte(`{"EventType":"WorkCancel","WorkItemHash":"wi","AttemptNumber":"2","Success":"maybe"}`))
+	require.NoError(t, err)
+	require.Equal(t, 2, e.AttemptNumber)
+
 	for body, want := range map[string][]protocol.Cancellation{
+		`{"CanceledWorkItems":[{"WorkItemHash":"a","AttemptNumber":3}]}`:                                      {{WorkItemHash: "a", AttemptNumber: 3}},
 		`{"WorkItem":null,"CanceledWorkItems":[{"WorkItemHash":"a","Reason":"enough"},{"WorkItemHash":"b"}]}`: {{WorkItemHash: "a", Reason: "enough"}, {WorkItemHash: "b"}},
 		`{"WorkItem":null}`:          nil,
 		`{"CanceledWorkItems":null}`: nil,

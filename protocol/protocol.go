@@ -60,7 +60,10 @@ const (
 // be repeated until the report is there.
 type Cancellation struct {
 	WorkItemHash string `json:"WorkItemHash"`
-	Reason       string `json:"Reason,omitempty"`
+	// AttemptNumber is the last delivery that is not wanted any more: a later one
+	// of the same item is. 0 means all.
+	AttemptNumber int    `json:"AttemptNumber,omitempty"`
+	Reason        string `json:"Reason,omitempty"`
 }
 
 // A Heartbeat is what a worker tells of itself now and then: the body of the

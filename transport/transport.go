@@ -53,7 +53,8 @@ type Owner interface {
 	// Cancel says that the server no longer wants an item, and why. The owner
 	// stops it and reports it as failed. An item that it does not know may be
 	// on its way to it, and is then not to be begun.
-	Cancel(hash, reason string)
+	// Attempt is the last delivery that this holds for, 0 if it holds for all.
+	Cancel(hash string, attempt int, reason string)
 }
 
 // A Session is one live, registered link. Next is called from one goroutine at

@@ -739,7 +739,7 @@ func (w *worker) begin(item beacon.WorkItem, cancel context.CancelCauseFunc) (*j
 	w.running++
 	w.taken = true
 	w.announce()
-	return j, w.recall(item.Hash)
+	return j, w.recall(item.Hash, item.Attempt)
 }
 
 // A backoff yields random waits under a bound that doubles.

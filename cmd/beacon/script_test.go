@@ -14,7 +14,11 @@ import (
 // TestMain lets the scripts call this program as "beacon": the same code that
 // main runs, in a process of its own.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"beacon": main})
+	commands := map[string]func(){"beacon": main}
+	for name, run := range processes {
+		commands[name] = run
+	}
+	testscript.Main(m, commands)
 }
 
 func TestScripts(t *testing.T) {

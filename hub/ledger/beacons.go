@@ -190,7 +190,7 @@ func (l *Ledger) catalogue(info protocol.Registration) {
 func (l *Ledger) adopt(b *Beacon, active []string) {
 	for _, hash := range active {
 		it := l.items[hash]
-		if it == nil || it.Status != protocol.StatusPending || !l.eligible(b, it) || it.LastName != b.Name || it.Attempt == 0 || b.Held[hash] != 0 {
+		if it == nil || it.Status != protocol.StatusPending || !l.eligible(b, it) || it.LastName != b.Name || it.Attempt == it.Failed || b.Held[hash] != 0 {
 			continue
 		}
 		l.unwait(it)
@@ -205,8 +205,11 @@ func (l *Ledger) reclaim(b *Beacon, active []string, before int64, why string) {
 	listed := make(map[string]bool, len(active))
 	for _, hash := range active {
 		listed[hash] = true
-		if it := l.items[hash]; b.Held[hash] == 0 && (it == nil || it.Status != protocol.StatusPending) {
-			l.unwanted(b, hash, "the work item is not this beacon's any more")
+		// Of what waits and is not adopted somebody else had the last attempt.
+		if it := l.items[hash]; it != nil && b.Held[hash] == 0 && it.LastName != b.Name {
+			l.unwanted(b, hash, max(1, it.Attempt-1), "the work item is not this beacon's any more")
+		} else if it != nil && b.Held[hash] == 0 && it.Final() {
+			l.unwanted(b, hash, it.Attempt, "the work item has ended")
 		}
 	}
 	for _, hash := range sortedKeys(b.Held) {
@@ -330,9 +333,10 @@ func (l *Ledger) vacate(b *Beacon, hash string) {
 	}
 }
 
-// unwanted has a beacon told to stop an item.
-func (l *Ledger) unwanted(b *Beacon, hash, why string) {
+// unwanted has a beacon told to stop an item, of which it may get a later
+// attempt.
+func (l *Ledger) unwanted(b *Beacon, hash string, attempt int, why string) {
 	if b.Link != 0 && b.Away == 0 {
-		l.emit(Event{Kind: Unwanted, Hub: b.Hub, Link: b.Link, Beacon: b.ID, Hash: hash, Reason: why})
+		l.emit(Event{Kind: Unwanted, Hub: b.Hub, Link: b.Link, Beacon: b.ID, Hash: hash, Attempt: attempt, Reason: why})
 	}
 }

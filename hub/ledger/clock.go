@@ -271,7 +271,7 @@ func (l *Ledger) expire(it *Item) {
 	if it.Status == protocol.StatusRunning {
 		l.settle(it)
 		if b := l.beacons[it.Beacon]; b != nil {
-			l.unwanted(b, it.Hash, "the submitter waits no longer")
+			l.unwanted(b, it.Hash, it.Attempt, "the submitter waits no longer")
 		}
 	}
 	text := fmt.Sprintf("Direct dispatch timed out after %sms.", number(it.Spec.TimeoutMs))
@@ -282,7 +282,7 @@ func (l *Ledger) expire(it *Item) {
 func (l *Ledger) overrun(it *Item) {
 	from := it.Beacon
 	if b := l.beacons[from]; b != nil {
-		l.unwanted(b, it.Hash, "the work item runs longer than it may")
+		l.unwanted(b, it.Hash, it.Attempt, "the work item runs longer than it may")
 	}
 	o := Outcome{Status: protocol.StatusTimeout, Error: fmt.Sprintf("The work item ran longer than its %sms and its beacon did not end it.", number(it.Spec.TimeoutMs))}
 	l.conclude(it, o, from)
@@ -394,7 +394,7 @@ func (l *Ledger) cancel(hash, reason string) Answer {
 	}
 	l.happened(it, Happening{Kind: protocol.WorkCancelRequested, From: protocol.StatusRunning, Text: reason})
 	if b := l.beacons[it.Beacon]; b != nil {
-		l.unwanted(b, hash, reason)
+		l.unwanted(b, hash, it.Attempt, reason)
 	}
 	return Answer{Item: it}
 }

@@ -75,7 +75,8 @@ type Item struct {
 	Beacon   string `json:",omitempty"` // has it, or had it at the end
 	LastName string `json:",omitempty"` // of the beacon of the last attempt
 	Charged  int64  `json:",omitempty"` // of the tenant's Pledged
-	Attempt  int    `json:",omitempty"`
+	Attempt  int    `json:",omitempty"` // the newest
+	Failed   int    `json:",omitempty"` // the newest whose failure is accounted for
 	Failures int    `json:",omitempty"` // of this life
 	Lost     int    `json:",omitempty"` // of this life
 

@@ -75,6 +75,7 @@ type Event struct {
 	Beacon   string
 	Hash     string
 	Item     *Item
+	Attempt  int // the last one that is not wanted
 	Progress *Progress
 	Reason   string
 }
@@ -640,9 +641,12 @@ func (l *Ledger) finish(f *Finish) Answer {
 		return Answer{Item: it, Err: &FinalizedError{it.Status}}
 	case attempt != 0 && attempt < it.Attempt:
 		return Answer{Item: it, Err: &StaleError{attempt, it.Attempt}}
-	case attempt == 0 && it.Status == protocol.StatusRunning && f.Outcome.Status != protocol.StatusComplete:
-		// A failure of who knows which attempt does not end another's.
-		return Answer{Item: it, Err: &StaleError{0, it.Attempt}}
+	case f.Outcome.Status == protocol.StatusComplete:
+	case attempt == 0 && (it.Status == protocol.StatusRunning || it.Failed == it.Attempt && it.Attempt > 0),
+		attempt != 0 && attempt <= it.Failed:
+		// A failure of who knows which attempt does not end another's, and none
+		// counts twice.
+		return Answer{Item: it, Err: &StaleError{attempt, it.Attempt}}
 	}
 	l.conclude(it, f.Outcome, from)
 	return Answer{Item: it}
@@ -657,10 +661,13 @@ func (l *Ledger) conclude(it *Item, o Outcome, from string) {
 		if b := l.beacons[holder]; b != nil && holder != from {
 			// Somebody else was first; who is still at it may stop, and has its
 			// slot taken until it says so.
-			l.unwanted(b, it.Hash, "another beacon has brought the result")
+			l.unwanted(b, it.Hash, b.Held[it.Hash], "another beacon has brought the result")
 		}
 	}
 	failed := o.Status != protocol.StatusComplete
+	if failed {
+		it.Failed = it.Attempt
+	}
 	switch {
 	case failed && it.CancelAsked:
 		o = Outcome{Status: protocol.StatusCanceled, Log: o.Log, Blob: o.Blob, Error: canceledText(it.Hash, it.CancelReason)}

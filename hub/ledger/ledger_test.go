@@ -259,10 +259,32 @@ func TestOverrunIsGivenUp(t *testing.T) {
 	require.Equal(t, protocol.StatusRetryScheduled, b.get(hash).Status)
 	b.pass(time.Second)
 	require.Equal(t, protocol.StatusPending, b.get(hash).Status, "its beacon has the slot taken until it says so")
-	require.Equal(t, []ledger.Cancellation{{Hash: hash, Reason: "the work item is not this beacon's any more"}}, b.l.Unwanted(id))
+	require.Equal(t, []ledger.Cancellation{{Hash: hash, Attempt: 1, Reason: "the work item is not this beacon's any more"}}, b.l.Unwanted(id))
 	var stale *ledger.StaleError
 	require.NoError(t, b.finish(hash, id, protocol.StatusComplete), "late, but nobody else has begun")
 	require.False(t, errorAs(b.finish(hash, id, protocol.StatusComplete), &stale))
+}
+
+// Workers report until they know that a report has arrived, so some arrive
+// twice.
+func TestAFailureCountsOnce(t *testing.T) {
+	b := open(t)
+	id := b.join(ledger.Join{Link: 1}, "w", 1, "A")
+	hash := b.submit(ledger.Spec{Attempts: 3, BackoffMs: 1000})
+	var stale *ledger.StaleError
+	require.NoError(t, b.finish(hash, id, protocol.StatusError))
+	require.ErrorAs(t, b.finish(hash, id, protocol.StatusError), &stale)
+	b.lists(id, hash) // whose report it thinks is not known yet
+	require.Equal(t, protocol.StatusRetryScheduled, b.get(hash).Status)
+	b.ok(ledger.Entry{Leave: &ledger.Leave{Beacon: id, Reason: "gone"}})
+	b.pass(2 * time.Second)
+	require.Equal(t, protocol.StatusPending, b.get(hash).Status)
+	again := b.join(ledger.Join{Link: 2}, "other", 1, "B")
+	require.ErrorAs(t, b.finish(hash, again, protocol.StatusError), &stale)
+	id = b.join(ledger.Join{Link: 3}, "w", 0, "A")
+	b.lists(id, hash)
+	require.Equal(t, 2, b.get(hash).Attempt, "another attempt, not the one that failed")
+	require.Equal(t, 1, b.get(hash).Failures)
 }
 
 func errorAs(err error, target any) bool {

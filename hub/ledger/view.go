@@ -153,7 +153,11 @@ func (l *Ledger) Has(id string) bool {
 }
 
 // A Cancellation is an item that a beacon has and should stop.
-type Cancellation struct{ Hash, Reason string }
+type Cancellation struct {
+	Hash    string
+	Attempt int
+	Reason  string
+}
 
 // Unwanted lists the items that take a beacon's slots in vain.
 func (l *Ledger) Unwanted(id string) []Cancellation {
@@ -166,11 +170,11 @@ func (l *Ledger) Unwanted(id string) []Cancellation {
 		it := l.items[hash]
 		switch {
 		case it == nil || it.Final():
-			out = append(out, Cancellation{hash, "the work item has ended"})
+			out = append(out, Cancellation{hash, attempt, "the work item has ended"})
 		case it.CancelAsked:
-			out = append(out, Cancellation{hash, it.CancelReason})
+			out = append(out, Cancellation{hash, attempt, it.CancelReason})
 		case it.Status != protocol.StatusRunning || it.Beacon != id || it.Attempt != attempt:
-			out = append(out, Cancellation{hash, "the work item is not this beacon's any more"})
+			out = append(out, Cancellation{hash, attempt, "the work item is not this beacon's any more"})
 		}
 	}
 	slices.SortFunc(out, func(a, b Cancellation) int { return strings.Compare(a.Hash, b.Hash) })

@@ -138,7 +138,7 @@ func (in *Intake) Active() []string {
 func (in *Intake) Cancel(list []protocol.Cancellation) {
 	for _, c := range list {
 		if owner := in.cancel(c); owner != nil {
-			owner.Cancel(c.WorkItemHash, c.Reason)
+			owner.Cancel(c.WorkItemHash, c.AttemptNumber, c.Reason)
 		}
 	}
 }
@@ -148,6 +148,9 @@ func (in *Intake) cancel(c protocol.Cancellation) transport.Owner {
 	defer in.mu.Unlock()
 	for i, e := range in.items {
 		if e.item.Hash == c.WorkItemHash {
+			if c.AttemptNumber != 0 && e.item.Attempt > c.AttemptNumber {
+				return in.owner // which may have the earlier one
+			}
 			in.items[i].err = &transport.ItemError{Hash: c.WorkItemHash, Err: transport.Canceled(c.Reason)}
 			return nil
 		}

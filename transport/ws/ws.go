@@ -365,7 +365,7 @@ func (s *socket) handle(frame []byte) error {
 	case protocol.EventRejected:
 		return rejected(e.Reason)
 	case protocol.EventCancel:
-		s.intake.Cancel([]protocol.Cancellation{{WorkItemHash: e.WorkItemHash, Reason: e.Reason}})
+		s.intake.Cancel([]protocol.Cancellation{{WorkItemHash: e.WorkItemHash, AttemptNumber: e.AttemptNumber, Reason: e.Reason}})
 	case protocol.EventDeregistered:
 		s.leftOnce.Do(func() { close(s.left) })
 	case "":
