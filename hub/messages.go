@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/ultravisor/beacon/hub/ledger"
@@ -22,6 +23,7 @@ type message struct {
 	ProgressData   json.RawMessage `json:"ProgressData"`
 	OutputFilename string          `json:"OutputFilename"`
 	OutputSize     float64         `json:"OutputSize"`
+	AttemptNumber  json.RawMessage `json:"AttemptNumber"`
 }
 
 // An event is what the hub sends to a worker, in the real server's order.
@@ -120,6 +122,15 @@ func lines(raw json.RawMessage) []string {
 		out[i] = text(entry)
 	}
 	return out
+}
+
+// attempt is the number of a delivery; 0 for anything that is none.
+func attempt(raw json.RawMessage) int {
+	n, err := strconv.Atoi(text(raw))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
 }
 
 // text is the content of a JSON string, the JSON of any other value, and ""

@@ -332,9 +332,9 @@ func (h *Hub) handle(s *socket, m message, raw []byte) {
 	case protocol.ActionHeartbeat:
 		h.socketHeartbeat(s, raw)
 	case protocol.ActionComplete:
-		h.report(s, h.finish(m.WorkItemHash, completion(m.Outputs, m.Log), h.core.beaconOf(s), ""), refused)
+		h.report(s, h.finish(m.WorkItemHash, attempt(m.AttemptNumber), completion(m.Outputs, m.Log), h.core.beaconOf(s), ""), refused)
 	case protocol.ActionError:
-		h.report(s, h.finish(m.WorkItemHash, failure(m.ErrorMessage, m.Log), h.core.beaconOf(s), ""), refused)
+		h.report(s, h.finish(m.WorkItemHash, attempt(m.AttemptNumber), failure(m.ErrorMessage, m.Log), h.core.beaconOf(s), ""), refused)
 	case protocol.ActionProgress:
 		p, err := decodeProgress(m.ProgressData)
 		if err != nil {

@@ -184,6 +184,7 @@ type result struct {
 	WorkItemHash string          `json:"WorkItemHash"`
 	Outputs      json.RawMessage `json:"Outputs"`
 	Log          json.RawMessage `json:"Log"`
+	Attempt      json.RawMessage `json:"AttemptNumber"`
 }
 
 func (h *Hub) complete(reply responder, r *http.Request, args []string) {
@@ -191,7 +192,7 @@ func (h *Hub) complete(reply responder, r *http.Request, args []string) {
 	if !reply.body(r, mostResult, &body) {
 		return
 	}
-	if err := h.ended(args[0], completion(body.Outputs, body.Log), sessionOf(r)); err != nil {
+	if err := h.ended(args[0], attempt(body.Attempt), completion(body.Outputs, body.Log), sessionOf(r)); err != nil {
 		reply.refused(h, args[0], err)
 		return
 	}
@@ -202,11 +203,12 @@ func (h *Hub) fail(reply responder, r *http.Request, args []string) {
 	var body struct {
 		ErrorMessage json.RawMessage `json:"ErrorMessage"`
 		Log          json.RawMessage `json:"Log"`
+		Attempt      json.RawMessage `json:"AttemptNumber"`
 	}
 	if !reply.body(r, mostResult, &body) {
 		return
 	}
-	if err := h.ended(args[0], failure(body.ErrorMessage, body.Log), sessionOf(r)); err != nil {
+	if err := h.ended(args[0], attempt(body.Attempt), failure(body.ErrorMessage, body.Log), sessionOf(r)); err != nil {
 		reply.refused(h, args[0], err)
 		return
 	}
@@ -214,14 +216,14 @@ func (h *Hub) fail(reply responder, r *http.Request, args []string) {
 }
 
 // ended reports an item by HTTP.
-func (h *Hub) ended(hash string, outcome ledger.Outcome, session string) error {
-	_, err := h.core.item(h.finish(hash, outcome, "", session))
+func (h *Hub) ended(hash string, attempt int, outcome ledger.Outcome, session string) error {
+	_, err := h.core.item(h.finish(hash, attempt, outcome, "", session))
 	return err
 }
 
 // finish is the entry that ends an item.
-func (h *Hub) finish(hash string, outcome ledger.Outcome, beacon, session string) ledger.Entry {
-	return ledger.Entry{Finish: &ledger.Finish{Hash: hash, Outcome: outcome, Beacon: beacon, Session: digest(session)}}
+func (h *Hub) finish(hash string, attempt int, outcome ledger.Outcome, beacon, session string) ledger.Entry {
+	return ledger.Entry{Finish: &ledger.Finish{Hash: hash, Attempt: attempt, Outcome: outcome, Beacon: beacon, Session: digest(session)}}
 }
 
 // digest is how a session is written down: nobody who reads it can use it.
@@ -390,7 +392,7 @@ func batch[T any](reply responder, r *http.Request, most int64, status string, a
 
 func (h *Hub) completeBatch(reply responder, r *http.Request, _ []string) {
 	batch(reply, r, mostResult, "Completed", func(entry result) (string, error) {
-		err := h.ended(entry.WorkItemHash, completion(entry.Outputs, entry.Log), sessionOf(r))
+		err := h.ended(entry.WorkItemHash, attempt(entry.Attempt), completion(entry.Outputs, entry.Log), sessionOf(r))
 		if err != nil {
 			text, known := refusal(entry.WorkItemHash, err)
 			if !known {

@@ -28,9 +28,15 @@ type part struct {
 	file *beacon.File
 }
 
+func completion(r beacon.Result, attempt int) Completion {
+	c := NewCompletion(r)
+	c.AttemptNumber = attempt
+	return c
+}
+
 // EncodeCompletion makes the body that reports a result over HTTP. Files that are
 // optional are left out. It fails when an output cannot be represented in JSON.
-func EncodeCompletion(r beacon.Result) (*Body, error) {
+func EncodeCompletion(r beacon.Result, attempt int) (*Body, error) {
 	files := r.Outputs.Files()
 	for name, f := range files {
 		if f.Optional {
@@ -40,7 +46,7 @@ func EncodeCompletion(r beacon.Result) (*Body, error) {
 		}
 	}
 	if len(files) == 0 {
-		text, err := Encode(NewCompletion(r))
+		text, err := Encode(completion(r, attempt))
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +60,7 @@ func EncodeCompletion(r beacon.Result) (*Body, error) {
 		words[word] = f
 		r.Outputs[name] = word
 	}
-	text, err := Encode(NewCompletion(r))
+	text, err := Encode(completion(r, attempt))
 	if err != nil {
 		return nil, err
 	}

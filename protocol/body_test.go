@@ -31,7 +31,7 @@ func TestCompletionBody(t *testing.T) {
 			Outputs: beacon.Outputs{"OutputData": f, "Other": f, "StdOut": json.RawMessage(`"a<b"`), "OutputSize": size},
 			Log:     []string{"one"},
 		}
-		body, err := protocol.EncodeCompletion(r)
+		body, err := protocol.EncodeCompletion(r, 0)
 		require.NoError(t, err)
 		want, err := protocol.Encode(protocol.NewCompletion(r)) // which reads the files itself
 		require.NoError(t, err)
@@ -46,14 +46,14 @@ func TestCompletionBody(t *testing.T) {
 		}
 		require.Contains(t, string(want), base64.StdEncoding.EncodeToString(content))
 	}
-	body, err := protocol.EncodeCompletion(beacon.Result{})
+	body, err := protocol.EncodeCompletion(beacon.Result{}, 0)
 	require.NoError(t, err)
 	require.EqualValues(t, len(`{"Outputs":{},"Log":[]}`), body.Size())
 }
 
 func TestCompletionBodyOfADamagedFile(t *testing.T) {
 	f := outputFile(t, make([]byte, 100_000))
-	body, err := protocol.EncodeCompletion(beacon.Result{Outputs: beacon.Outputs{"OutputData": f}})
+	body, err := protocol.EncodeCompletion(beacon.Result{Outputs: beacon.Outputs{"OutputData": f}}, 0)
 	require.NoError(t, err)
 	require.NoError(t, os.Truncate(f.Path, 60_000))
 	opened, err := body.Open()
@@ -77,7 +77,7 @@ func TestCompletionBodyTakesConstantMemory(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, f.Truncate(64<<20))
 	require.NoError(t, f.Close())
-	body, err := protocol.EncodeCompletion(beacon.Result{Outputs: beacon.Outputs{"OutputData": beacon.File{Path: path, Size: 64 << 20}}})
+	body, err := protocol.EncodeCompletion(beacon.Result{Outputs: beacon.Outputs{"OutputData": beacon.File{Path: path, Size: 64 << 20}}}, 0)
 	require.NoError(t, err)
 	var before, after goruntime.MemStats
 	goruntime.ReadMemStats(&before)

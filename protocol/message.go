@@ -97,20 +97,20 @@ func encodeBeacon(action, beaconID string) ([]byte, error) {
 }
 
 // NewWorkFailure translates a provider's error for the wire.
-func NewWorkFailure(message string, log []string) WorkFailure {
+func NewWorkFailure(message string, log []string, attempt int) WorkFailure {
 	if log == nil {
 		log = []string{}
 	}
-	return WorkFailure{ErrorMessage: message, Log: log}
+	return WorkFailure{ErrorMessage: message, Log: log, AttemptNumber: attempt}
 }
 
 // EncodeError makes the frame that reports a provider's error.
-func EncodeError(hash, message string, log []string) ([]byte, error) {
+func EncodeError(hash, message string, log []string, attempt int) ([]byte, error) {
 	return Encode(struct {
 		Action       string `json:"Action"`
 		WorkItemHash string `json:"WorkItemHash"`
 		WorkFailure
-	}{ActionError, hash, NewWorkFailure(message, log)})
+	}{ActionError, hash, NewWorkFailure(message, log, attempt)})
 }
 
 // EncodeProgress makes the frame that reports progress. It fails when the

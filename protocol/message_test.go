@@ -50,13 +50,13 @@ func TestWorkerFramesAreThoseOfTheNodeWorker(t *testing.T) {
 				return protocol.EncodeComplete("wi-unknown-unknown-1795346298900-1", beacon.Result{
 					Outputs: beacon.Outputs{"StdOut": "hello world\n", "ExitCode": 0, "Result": "hello world\n"},
 					Log:     []string{"Command executed: echo hello world"},
-				})
+				}, 0)
 			},
 			// The order of outputs is ours, and means nothing.
 			`{"Action":"WorkComplete","WorkItemHash":"wi-unknown-unknown-1795346298900-1","Outputs":{"ExitCode":0,"Result":"hello world\n","StdOut":"hello world\n"},"Log":["Command executed: echo hello world"]}`,
 		},
 		"complete, empty": {
-			func() ([]byte, error) { return protocol.EncodeComplete("wi", beacon.Result{}) },
+			func() ([]byte, error) { return protocol.EncodeComplete("wi", beacon.Result{}, 0) },
 			`{"Action":"WorkComplete","WorkItemHash":"wi","Outputs":{},"Log":[]}`,
 		},
 		"progress": {
@@ -72,7 +72,7 @@ func TestWorkerFramesAreThoseOfTheNodeWorker(t *testing.T) {
 			`{"Action":"WorkProgress","WorkItemHash":"wi","ProgressData":{"Percent":0}}`,
 		},
 		"error": {
-			func() ([]byte, error) { return protocol.EncodeError("wi", "provider says no", nil) },
+			func() ([]byte, error) { return protocol.EncodeError("wi", "provider says no", nil, 0) },
 			`{"Action":"WorkError","WorkItemHash":"wi","ErrorMessage":"provider says no","Log":[]}`,
 		},
 		"deregister": {
@@ -114,6 +114,16 @@ func TestOurMessages(t *testing.T) {
 	e, err = protocol.DecodeEvent([]byte(`{"EventType":"WorkCancel","WorkItemHash":"wi","AttemptNumber":"2","Success":"maybe"}`))
 	require.NoError(t, err)
 	require.Equal(t, 2, e.AttemptNumber)
+
+	for name, encode := range map[string]func() ([]byte, error){
+		`{"Action":"WorkComplete","WorkItemHash":"wi","Outputs":{},"Log":[],"AttemptNumber":3}`:     func() ([]byte, error) { return protocol.EncodeComplete("wi", beacon.Result{}, 3) },
+		`{"WorkItemHash":"wi","Outputs":{},"Log":[],"AttemptNumber":3}`:                             func() ([]byte, error) { return protocol.EncodeBatchEntry("wi", beacon.Result{}, 3) },
+		`{"Action":"WorkError","WorkItemHash":"wi","ErrorMessage":"no","Log":[],"AttemptNumber":3}`: func() ([]byte, error) { return protocol.EncodeError("wi", "no", nil, 3) },
+	} {
+		frame, err := encode()
+		require.NoError(t, err)
+		require.Equal(t, name, string(frame))
+	}
 
 	for body, want := range map[string][]protocol.Cancellation{
 		`{"CanceledWorkItems":[{"WorkItemHash":"a","AttemptNumber":3}]}`:                                      {{WorkItemHash: "a", AttemptNumber: 3}},
@@ -216,7 +226,7 @@ func FuzzDecodeEvent(f *testing.F) {
 			t.Errorf("accepted %+v", item)
 		}
 		if err == nil {
-			if _, err := protocol.EncodeComplete(item.Hash, beacon.Result{Outputs: beacon.Outputs{"x": item.Settings}}); err != nil {
+			if _, err := protocol.EncodeComplete(item.Hash, beacon.Result{Outputs: beacon.Outputs{"x": item.Settings}}, 0); err != nil {
 				t.Errorf("settings that were read cannot be written: %v", err)
 			}
 		}
@@ -231,7 +241,7 @@ func FuzzEncodeComplete(f *testing.F) {
 		if json.Valid([]byte(raw)) {
 			r.Outputs[name+"3"] = json.RawMessage(raw)
 		}
-		frame, err := protocol.EncodeComplete(hash, r)
+		frame, err := protocol.EncodeComplete(hash, r, 0)
 		require.NoError(t, err)
 		plain, err := protocol.Encode(struct {
 			Action       string
@@ -241,7 +251,7 @@ func FuzzEncodeComplete(f *testing.F) {
 		require.NoError(t, err)
 		require.JSONEq(t, string(plain), string(frame))
 		require.True(t, utf8.Valid(frame))
-		entry, err := protocol.EncodeBatchEntry(hash, r)
+		entry, err := protocol.EncodeBatchEntry(hash, r, 0)
 		require.NoError(t, err)
 		require.True(t, json.Valid(protocol.EncodeBatch([][]byte{entry, entry})))
 	})

@@ -149,12 +149,16 @@ type Progress struct {
 type Completion struct {
 	Outputs beacon.Outputs `json:"Outputs"`
 	Log     []string       `json:"Log"`
+	// AttemptNumber is which delivery of the item it is the outcome of: ours, and
+	// ignored by Ultravisor. 0 means unknown.
+	AttemptNumber int `json:"AttemptNumber,omitempty"`
 }
 
 // A WorkFailure is the outcome of an item whose provider failed.
 type WorkFailure struct {
-	ErrorMessage string   `json:"ErrorMessage"`
-	Log          []string `json:"Log"`
+	ErrorMessage  string   `json:"ErrorMessage"`
+	Log           []string `json:"Log"`
+	AttemptNumber int      `json:"AttemptNumber,omitempty"` // as of a Completion
 }
 
 // NewRegistration describes capabilities the way servers want them.

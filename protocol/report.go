@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -18,12 +19,12 @@ import (
 
 // EncodeComplete makes the frame that reports a result. It fails when an
 // output cannot be represented in JSON.
-func EncodeComplete(hash string, r beacon.Result) ([]byte, error) {
-	return appendCompletion([]byte(`{"Action":"`+ActionComplete+`",`), hash, r)
+func EncodeComplete(hash string, r beacon.Result, attempt int) ([]byte, error) {
+	return appendCompletion([]byte(`{"Action":"`+ActionComplete+`",`), hash, r, attempt)
 }
 
 // appendCompletion appends the hash and what became of it, and ends the object.
-func appendCompletion(b []byte, hash string, r beacon.Result) ([]byte, error) {
+func appendCompletion(b []byte, hash string, r beacon.Result, attempt int) ([]byte, error) {
 	b = append(b, `"WorkItemHash":`...)
 	b = appendText(b, hash)
 	b = append(b, `,"Outputs":`...)
@@ -33,6 +34,9 @@ func appendCompletion(b []byte, hash string, r beacon.Result) ([]byte, error) {
 	}
 	b = append(b, `,"Log":`...)
 	b = appendTexts(b, r.Log)
+	if attempt != 0 {
+		b = strconv.AppendInt(append(b, `,"AttemptNumber":`...), int64(attempt), 10)
+	}
 	return valid(append(b, '}')), nil
 }
 
@@ -102,8 +106,8 @@ const PathCompleteBatch = "Beacon/Work/Complete/Batch"
 const MaxBatch = 256
 
 // EncodeBatchEntry makes one entry of a batch of results.
-func EncodeBatchEntry(hash string, r beacon.Result) ([]byte, error) {
-	return appendCompletion([]byte(`{`), hash, r)
+func EncodeBatchEntry(hash string, r beacon.Result, attempt int) ([]byte, error) {
+	return appendCompletion([]byte(`{`), hash, r, attempt)
 }
 
 // EncodeBatch makes the body of a batch from its entries.

@@ -96,6 +96,8 @@ type Session interface {
 // A Report is what became of an item, on its way to the server.
 type Report struct {
 	Hash string
+	// Attempt is which delivery of the item it is about; 0 means unknown.
+	Attempt int
 	// Result holds outputs that are certain to be representable in JSON, and
 	// beacon.Files.
 	Result beacon.Result

@@ -44,8 +44,8 @@ var errSuperseded = errors.New("the server gave its hash to another item")
 //
 // That is so, first, where a server has made two items in one millisecond: the
 // later has overwritten the earlier there, and would get its result. And second,
-// where the server has our failure and tries again at once: it delivers the next
-// attempt on the link that it got the failure on, before it confirms that.
+// where we have failed and the server wants another attempt: it has our failure,
+// though it has not confirmed it yet, or does without.
 func (w *worker) replaces(j, earlier *job) bool {
 	var none digest
 	switch {
@@ -58,7 +58,7 @@ func (w *worker) replaces(j, earlier *job) bool {
 			w.abandoned++
 			return true
 		}
-	case !earlier.running && earlier.report.Failed && earlier.sent != nil && earlier.sent == w.link && j.attempt > earlier.attempt:
+	case !earlier.running && earlier.report.Failed && j.attempt > earlier.attempt:
 	default:
 		return false
 	}

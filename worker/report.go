@@ -44,6 +44,7 @@ func (w *worker) ended(j *job, report Report) bool {
 		}
 		return false
 	}
+	report.Attempt = j.attempt
 	j.running, j.first, j.report, j.size = false, true, report, size(report)
 	w.running--
 	w.backlog++
@@ -155,7 +156,7 @@ func (w *worker) store(jobs []*job) {
 		}
 		w.log.Error("cannot keep the result", "item", tag(j.hash), "err", err)
 		w.discard(j.report.Result)
-		failure := Report{Hash: j.hash, Failed: true, Message: "the beacon could not store the result (the reason is in its log)"}
+		failure := Report{Hash: j.hash, Attempt: j.report.Attempt, Failed: true, Message: "the beacon could not store the result (the reason is in its log)"}
 		if err := w.cfg.Outbox.Put(failure); err != nil {
 			w.log.Error("cannot keep the failure either; it will be delivered from memory", "item", tag(j.hash), "err", err)
 		}

@@ -428,7 +428,7 @@ func (w *worker) abandon() {
 			continue
 		}
 		w.log.Error("the item ignores that it was canceled; leaving it behind", "item", tag(hash))
-		r := Report{Hash: hash, Failed: true, Message: "canceled: the beacon is shutting down and the provider did not end"}
+		r := Report{Hash: hash, Attempt: j.attempt, Failed: true, Message: "canceled: the beacon is shutting down and the provider did not end"}
 		if err := w.cfg.Outbox.Put(r); err != nil {
 			w.log.Error("cannot keep the report", "item", tag(hash), "err", err)
 		}
@@ -726,6 +726,9 @@ func (w *worker) begin(item beacon.WorkItem, cancel context.CancelCauseFunc) (*j
 	defer w.mu.Unlock()
 	w.active = time.Now()
 	if earlier := w.known[item.Hash]; earlier != nil && !w.replaces(j, earlier) {
+		// What it comes to counts for the newest delivery.
+		earlier.attempt = max(earlier.attempt, item.Attempt)
+		earlier.report.Attempt = max(earlier.report.Attempt, item.Attempt)
 		if earlier.running {
 			w.log.Info("the item was delivered again while it runs", "item", tag(item.Hash))
 		} else {

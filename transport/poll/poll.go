@@ -179,11 +179,12 @@ func (s *polling) Progress(ctx context.Context, hash string, p beacon.Progress) 
 }
 
 func (s *polling) Complete(ctx context.Context, hash string, r beacon.Result) error {
-	return s.report(ctx, func(ctx context.Context) error { return s.client.Complete(ctx, hash, r) })
+	return s.report(ctx, func(ctx context.Context) error { return s.client.Report(ctx, transport.Report{Hash: hash, Result: r}) })
 }
 
 func (s *polling) Fail(ctx context.Context, hash, message string, log []string) error {
-	return s.report(ctx, func(ctx context.Context) error { return s.client.Fail(ctx, hash, message, log) })
+	r := transport.Report{Hash: hash, Failed: true, Message: message, Result: beacon.Result{Log: log}}
+	return s.report(ctx, func(ctx context.Context) error { return s.client.Report(ctx, r) })
 }
 
 // Deliver implements transport.Deliverer.

@@ -370,7 +370,7 @@ func (c *Client) Deliver(ctx context.Context, reports []transport.Report) []erro
 				alone = append(alone, i)
 				continue
 			}
-			entry, err := protocol.EncodeBatchEntry(r.Hash, r.Result)
+			entry, err := protocol.EncodeBatchEntry(r.Hash, r.Result, r.Attempt)
 			if err != nil || len(entry) > maxBatched {
 				alone = append(alone, i)
 				continue
@@ -448,30 +448,20 @@ func (c *Client) unwanted(hash, reason string) {
 	c.cfg.Logger.Info("the server no longer wants this report", "item", beacon.Excerpt(hash, 200), "reason", beacon.Excerpt(reason, 200))
 }
 
-// Report is Complete or Fail.
+// Report reports what became of an item; see transport.Session.
 func (c *Client) Report(ctx context.Context, r transport.Report) error {
 	if r.Failed {
-		return c.Fail(ctx, r.Hash, r.Message, r.Result.Log)
+		body, err := protocol.Encode(protocol.NewWorkFailure(r.Message, r.Result.Log, r.Attempt))
+		if err != nil {
+			return fmt.Errorf("%w: %w", transport.ErrRefused, err)
+		}
+		return c.report(ctx, protocol.PathError(escape(r.Hash)), protocol.TextBody(body))
 	}
-	return c.Complete(ctx, r.Hash, r.Result)
-}
-
-// Complete reports a result; see transport.Session.
-func (c *Client) Complete(ctx context.Context, hash string, r beacon.Result) error {
-	body, err := protocol.EncodeCompletion(r)
+	body, err := protocol.EncodeCompletion(r.Result, r.Attempt)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
 	}
-	return c.report(ctx, protocol.PathComplete(escape(hash)), body)
-}
-
-// Fail reports a provider's error; see transport.Session.
-func (c *Client) Fail(ctx context.Context, hash, message string, log []string) error {
-	body, err := protocol.Encode(protocol.NewWorkFailure(message, log))
-	if err != nil {
-		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
-	}
-	return c.report(ctx, protocol.PathError(escape(hash)), protocol.TextBody(body))
+	return c.report(ctx, protocol.PathComplete(escape(r.Hash)), body)
 }
 
 func (c *Client) report(ctx context.Context, path string, body *protocol.Body) error {

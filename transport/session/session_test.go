@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/protocol"
 	"github.com/ultravisor/beacon/transport"
 	"github.com/ultravisor/beacon/transport/session"
@@ -150,7 +149,7 @@ func TestDotsInHashes(t *testing.T) {
 		_, _ = io.WriteString(w, `{}`)
 	})
 	c := client(t, session.Config{ServerURL: s.URL})
-	require.NoError(t, c.Complete(t.Context(), "..", beacon.Result{}))
+	require.NoError(t, c.Report(t.Context(), transport.Report{Hash: ".."}))
 	require.Equal(t, "/Beacon/Work/%2E%2E/Complete", path)
 }
 

@@ -82,11 +82,11 @@ func (s *socket) Deliver(ctx context.Context, reports []transport.Report, sent f
 func encode(r transport.Report) ([]byte, error) {
 	switch {
 	case r.Failed:
-		return protocol.EncodeError(r.Hash, r.Message, r.Result.Log)
+		return protocol.EncodeError(r.Hash, r.Message, r.Result.Log, r.Attempt)
 	case len(r.Result.Outputs.Files()) > 0:
 		return nil, nil
 	}
-	return protocol.EncodeComplete(r.Hash, r.Result)
+	return protocol.EncodeComplete(r.Hash, r.Result, r.Attempt)
 }
 
 // send sends reports as frames and finds out whether they have arrived. It
