@@ -264,7 +264,7 @@ type owner struct {
 	canceled chan [2]string
 }
 
-func (o *owner) Active() []string           { return o.active }
+func (o *owner) Active() []string                         { return o.active }
 func (o *owner) Cancel(hash string, _ int, reason string) { o.canceled <- [2]string{hash, reason} }
 
 func testCancel(t *testing.T, dial transport.Dial, c Coordinator) {

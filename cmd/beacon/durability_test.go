@@ -299,7 +299,9 @@ func (f *fleet) get(path string, into any) bool {
 
 // done counts the items that have ended.
 func (f *fleet) done() (int, bool) {
-	var view struct{ Summary struct{ Buckets map[string]int } }
+	var view struct {
+		Summary struct{ Buckets map[string]int }
+	}
 	if !f.get("/Beacon/Queue?limit=1", &view) {
 		return 0, false
 	}
