@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/builtin/filesystem"
 	"github.com/ultravisor/beacon/builtin/shell"
 )
 
@@ -39,6 +40,10 @@ type Host struct {
 // Sources lists what there is, sorted by name.
 func Sources() []Source {
 	return []Source{
+		{"FileSystem", source(func(cfg filesystem.Config, host Host) (*filesystem.Provider, error) {
+			cfg.Folder = host.Folder
+			return filesystem.New(cfg)
+		})},
 		{"Shell", source(func(cfg shell.Config, host Host) (*shell.Provider, error) {
 			cfg.Owner, cfg.Log = host.Owner, host.Log
 			return shell.New(cfg)
