@@ -21,6 +21,7 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs/wasi"
 	"github.com/ultravisor/beacon/runtime/engine"
 	"github.com/ultravisor/beacon/runtime/module"
+	"github.com/ultravisor/beacon/runtime/source"
 )
 
 // A Module is a compiled module: a beacon.Provider that gives every work item
@@ -42,7 +43,8 @@ type Module struct {
 	engine   engine.Engine
 	code     engine.Code
 	prepared *module.Prepared
-	base     *state // before anything has run
+	tables   source.Tables // of source lines
+	base     *state        // before anything has run
 	pool     *pool
 	// use is held for reading while a run is under way.
 	use    sync.RWMutex
@@ -60,7 +62,7 @@ func (m *Module) build(ctx context.Context, binary []byte, cacheDir string) (err
 		return item.Count(ctx)
 	}
 	libraries := []abi.Library{hostfuncs.Interface().Library(), guestWASI.Library(), fuel()}
-	if m.code, err = m.engine.Compile(ctx, binary, libraries, cacheDir); err != nil {
+	if m.code, err = m.engine.Compile(ctx, binary, libraries, cacheDir, m.prepared.Places != nil); err != nil {
 		return errors.New(beacon.Excerpt(err.Error(), 500))
 	}
 	return nil
@@ -503,7 +505,7 @@ func (m *Module) outcome(ctx context.Context, item *hostfuncs.Item, process *was
 	case memory.short():
 		return m.outOfMemory(memory)
 	}
-	reason, stack := trap(err)
+	reason, stack := m.trap(err)
 	for _, line := range stack {
 		item.Note(line)
 	}
@@ -533,22 +535,35 @@ func original(line string) string {
 	return fmt.Sprintf("$%d(%s", n-1, rest)
 }
 
+// positions are the source lines of calls, as far as the module tells them.
+func (m *Module) positions(stack []engine.Frame) []source.Position {
+	places := make([]uint32, len(stack))
+	for i, frame := range stack {
+		places[i], _ = m.prepared.Places.Original(frame.Offset) // 0 is in no line
+	}
+	return m.tables.Positions(places)
+}
+
 // trap gives the reason for a fault and a short stack of the guest's functions.
 // Both hold names that the guest chose.
-func trap(err error) (reason string, stack []string) {
+func (m *Module) trap(err error) (reason string, stack []string) {
 	var t *engine.Trap
 	if !errors.As(err, &t) {
 		return beacon.Excerpt(err.Error(), 500), nil
 	}
 	repeated := 0
-	for _, line := range t.Stack {
+	positions := m.positions(t.Stack)
+	for i, frame := range t.Stack {
 		if len(stack) >= 32 {
 			break
 		}
-		if strings.HasPrefix(line, module.MeterModule+".") {
+		if strings.HasPrefix(frame.Function, module.MeterModule+".") {
 			continue // where the guest ended is said by what follows, how it was called is ours
 		}
-		line = "  at " + beacon.Excerpt(original(line), 200)
+		line := "  at " + beacon.Excerpt(original(frame.Function), 200)
+		if p := positions[i]; p.File != "" {
+			line += fmt.Sprintf(" %s:%d", beacon.Excerpt(p.File, 200), p.Line)
+		}
 		if n := len(stack); n > 0 && stack[n-1] == line {
 			repeated++
 			continue

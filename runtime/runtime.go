@@ -21,6 +21,7 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/runtime/engine"
 	"github.com/ultravisor/beacon/runtime/module"
+	"github.com/ultravisor/beacon/runtime/source"
 )
 
 // DefaultMemory is the linear memory that a guest may have unless told
@@ -184,6 +185,7 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 		digest:   hex.EncodeToString(digest[:]),
 		facts:    prepared.Facts,
 		prepared: prepared,
+		tables:   source.Of(src.Binary),
 		entry:    entry,
 		limits:   limits,
 		config:   src.Config,

@@ -4,7 +4,6 @@ package engine
 
 import (
 	"context"
-	"strings"
 
 	"github.com/ultravisor/beacon/hostfuncs/abi"
 )
@@ -13,8 +12,10 @@ import (
 type Engine interface {
 	// Compile translates a module that imports nothing but functions of the
 	// libraries. cacheDir keeps the translation, for the next process; "" does
-	// not. Each Code stands alone: no module can see another.
-	Compile(ctx context.Context, binary []byte, libraries []abi.Library, cacheDir string) (Code, error)
+	// not. Each Code stands alone: no module can see another. With offsets, which
+	// take time and memory, traps tell where in the code they happened. The binary
+	// has no custom sections but that of names.
+	Compile(ctx context.Context, binary []byte, libraries []abi.Library, cacheDir string, offsets bool) (Code, error)
 }
 
 // Code is a translated module. It may be used concurrently.
@@ -68,11 +69,24 @@ type Global interface {
 type Trap struct {
 	// Reason is what the engine says, such as "unreachable".
 	Reason string
-	// Stack names the guest's functions that were called, the innermost first.
-	// The names are the guest's own choice. It may be cut.
-	Stack []string
+	// Stack has the guest's functions that were called, the innermost first. It
+	// may be cut.
+	Stack []Frame
+}
+
+// A Frame is a call of a guest's function.
+type Frame struct {
+	// Function is its name, which is the guest's own choice, and its type.
+	Function string
+	// Offset is where in the content of the section of code the instruction is
+	// that trapped or called; 0 is unknown.
+	Offset uint32
 }
 
 func (t *Trap) Error() string {
-	return strings.Join(append([]string{t.Reason}, t.Stack...), "\n\tat ")
+	text := t.Reason
+	for _, f := range t.Stack {
+		text += "\n\tat " + f.Function
+	}
+	return text
 }

@@ -780,13 +780,13 @@ func (w *writer) copyHelper(b []byte) []byte {
 // names keeps the names of functions, for the stack of a guest that broke
 // down. Anything odd in them drops them: they are not part of the program.
 func (w *writer) names(out []byte) (named []byte) {
-	added := w.addedNames()
+	count, added := w.addedNames()
 	defer func() {
 		if fault := recover(); fault != nil {
 			if _, ok := fault.(*Error); !ok {
 				panic(fault)
 			}
-			named = nameSection(out, w.addedFunctions(), added)
+			named = nameSection(out, count, added)
 		}
 	}()
 	r := &reader{buf: w.p.names}
@@ -808,9 +808,25 @@ func (w *writer) names(out []byte) (named []byte) {
 			list = number(list, w.moved(f))
 			list = name(list, s.name(w.p.limits.Name))
 		}
-		return nameSection(out, n+w.addedFunctions(), append(list, added...))
+		return nameSection(out, n+count, append(list, added...))
 	}
-	return nameSection(out, w.addedFunctions(), added)
+	return nameSection(out, count, added)
+}
+
+// addedNames name the functions that were added, so that nobody takes them for
+// the guest's.
+func (w *writer) addedNames() (count int, list []byte) {
+	for which := range w.functions() - w.p.bodies {
+		f := w.helper(which)
+		list = number(list, f)
+		if w.prepare != nil && f == w.door() {
+			list = name(list, ExportCall)
+		} else {
+			list = name(list, MeterModule+".helper")
+		}
+		count++
+	}
+	return count, list
 }
 
 // nameSection appends the section with n names of functions, if there are any.

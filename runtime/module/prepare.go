@@ -185,13 +185,6 @@ func (w *writer) addedFunctions() int {
 	return 1
 }
 
-func (w *writer) addedNames() []byte {
-	if w.prepare == nil {
-		return nil
-	}
-	return name(number(nil, w.door()), ExportCall)
-}
-
 func (w *writer) addedGlobals() int {
 	if w.prepare == nil || !w.prepare.taints {
 		return 0
