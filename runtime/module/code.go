@@ -149,6 +149,9 @@ func (p *parser) function(r *reader, signature Signature) body {
 	if c.total*len(locals) > p.limits.LocalBlocks {
 		fail(start, "function with %d local variables and %d branches, limit of their product %d", len(locals), c.total, p.limits.LocalBlocks)
 	}
+	if p.work += c.total * c.total; p.work > p.limits.Work {
+		fail(start, "too many functions with many blocks and branches: the sum of their squares is more than %d", p.limits.Work)
+	}
 	c.body.code = r.buf[c.begin:r.at]
 	p.room = room{locals, c.stack, c.blocks, c.body.edits, c.body.weights}
 	return c.body
@@ -576,8 +579,8 @@ func (c *code) branchTable() {
 	from := c.here()
 	n := r.count("targets of br_table", 1, c.p.limits.BranchTargets)
 	c.targets += n
-	if c.p.targets += n; c.targets > c.p.limits.BranchTargets || c.p.targets > 32*c.p.limits.BranchTargets {
-		fail(start, "too many targets of br_table, limit %d in a function and %d in a module", c.p.limits.BranchTargets, 32*c.p.limits.BranchTargets)
+	if c.p.targets += n; c.targets > c.p.limits.BranchTargets || c.p.targets > 256*c.p.limits.BranchTargets {
+		fail(start, "too many targets of br_table, limit %d in a function and %d in a module", c.p.limits.BranchTargets, 256*c.p.limits.BranchTargets)
 	}
 	c.branch()
 	c.pop(I32)

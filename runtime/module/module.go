@@ -32,12 +32,13 @@ type Limits struct {
 	Exports       int // default 50,000
 	Segments      int // data segments, and element segments; default 200,000
 	Locals        int // of one function; default 5,000
-	Body          int // bytes of one function; default 1 MiB
-	Nesting       int // blocks inside of each other; default 10,000: Go makes one a case of a switch
+	Body          int // bytes of one function; default 512 KiB
+	Nesting       int // blocks inside of each other; default 2,500: Go makes one a case of a switch
 	LoopNesting   int // loops inside of each other; default 250
-	Branches      int // blocks and branches of one function; default 20,000
-	BranchTargets int // of br_table in one function; default 8,192
-	LocalBlocks   int // local variables times branches of one function; default 2 million
+	Branches      int // blocks and branches of one function; default 6,000
+	Work          int // sum of the squares of that, over all functions; default 600 million, a minute of compiling
+	BranchTargets int // of br_table in one function, and 256 times as many in all; default 8,192
+	LocalBlocks   int // local variables times branches of one function; default 500,000
 	Name          int // bytes of a name; default 4,096
 	MemoryPages   int // least size of the memory; default 65,536
 }
@@ -49,7 +50,7 @@ func (l Limits) withDefaults() Limits {
 	}{
 		{&l.Size, 64 << 20}, {&l.Types, 20_000}, {&l.TypeArity, 128}, {&l.Imports, 1_000}, {&l.Functions, 150_000},
 		{&l.Tables, 16}, {&l.TableElements, 200_000}, {&l.Globals, 20_000}, {&l.Exports, 50_000}, {&l.Segments, 200_000},
-		{&l.Locals, 5_000}, {&l.Body, 1 << 20}, {&l.Nesting, 10_000}, {&l.LoopNesting, 250}, {&l.Branches, 20_000}, {&l.BranchTargets, 8_192}, {&l.LocalBlocks, 2_000_000}, {&l.Name, 4_096}, {&l.MemoryPages, 65_536},
+		{&l.Locals, 5_000}, {&l.Body, 512 << 10}, {&l.Nesting, 2_500}, {&l.LoopNesting, 250}, {&l.Branches, 6_000}, {&l.Work, 600_000_000}, {&l.BranchTargets, 8_192}, {&l.LocalBlocks, 500_000}, {&l.Name, 4_096}, {&l.MemoryPages, 65_536},
 	} {
 		if *f.field <= 0 {
 			*f.field = f.value
@@ -324,6 +325,7 @@ type parser struct {
 	lines    bool           // whether there is a section that tells source lines
 	targets  int            // of br_table in all functions
 	loops    int            // in all functions
+	work     int            // of the engine, in all functions
 	lengths  []int          // of the data segments
 	data     []dataSegment  // the same, if they may be taken out
 }
@@ -655,7 +657,7 @@ func (p *parser) calls(f int) int {
 func (p *parser) second() {
 	p.plan = p.survey.plan(func(f int) bool { return p.referred[p.imported+f] })
 	p.writer = newWriter(p)
-	p.loops, p.targets = 0, 0
+	p.loops, p.targets, p.work = 0, 0, 0
 	if code, ok := p.sections[10]; ok {
 		p.codeSection(&reader{buf: code, base: p.codeAt})
 	}

@@ -118,14 +118,13 @@ var errOdd = errors.New("odd table of lines")
 
 // header is that of a unit.
 type header struct {
-	version           uint16
-	long              bool
-	least             uint64 // bytes an instruction has
-	lineBase          int64
-	lineRange         uint64
-	opcodeBase        byte
-	lengths           []byte // how many operands standard opcodes have
-	directories, file *reader
+	version    uint16
+	long       bool
+	least      uint64 // bytes an instruction has
+	lineBase   int64
+	lineRange  uint64
+	opcodeBase byte
+	lengths    []byte // how many operands standard opcodes have
 }
 
 func (s *search) unit(r *reader, long bool) error {

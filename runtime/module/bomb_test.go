@@ -1,0 +1,93 @@
+package module_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tetratelabs/wazero"
+
+	"github.com/ultravisor/beacon/runtime/module"
+)
+
+// bombs are small modules that keep an engine busy for long, each of a size n.
+var bombs = map[string]func(n int) string{
+	"branches": func(n int) string {
+		return "\x02\x40" + strings.Repeat("\x20\x00\x0d\x00", n) + "\x0b\x0b"
+	},
+	"blocks":     func(n int) string { return strings.Repeat("\x02\x40", n) + strings.Repeat("\x0b", n) + "\x0b" },
+	"loops":      func(n int) string { return strings.Repeat("\x03\x40", n) + strings.Repeat("\x0b", n) + "\x0b" },
+	"neighbours": func(n int) string { return strings.Repeat("\x03\x40\x20\x00\x0d\x00\x0b", n) + "\x0b" },
+	"ifs":        func(n int) string { return strings.Repeat("\x20\x00\x04\x40\x01\x0b", n) + "\x0b" },
+	"ifs in ifs": func(n int) string { return strings.Repeat("\x20\x00\x04\x40", n) + strings.Repeat("\x0b", n) + "\x0b" },
+	"table":      func(n int) string { return "\x20\x00\x0e" + leb(uint64(n)) + strings.Repeat("\x00", n+1) + "\x0b" },
+	"tables": func(n int) string {
+		return strings.Repeat("\x02\x40\x20\x00\x0e\x64"+strings.Repeat("\x00", 101)+"\x0b", n) + "\x0b"
+	},
+	"returns":     func(n int) string { return strings.Repeat("\x20\x00\x04\x40\x0f\x0b", n) + "\x0b" },
+	"calls":       func(n int) string { return strings.Repeat("\x20\x00\x10\x00", n) + "\x0b" },
+	"arithmetic":  func(n int) string { return strings.Repeat("\x20\x00\x20\x00\x6a\x21\x00", n) + "\x0b" },
+	"grow":        func(n int) string { return strings.Repeat("\x20\x00\x40\x00\x21\x00", n) + "\x0b" },
+	"bulk":        func(n int) string { return strings.Repeat("\x20\x00\x20\x00\x20\x00\xfc\x0b\x00", n) + "\x0b" },
+	"deep values": func(n int) string { return strings.Repeat("\x20\x00", n) + strings.Repeat("\x1a", n) + "\x0b" },
+	"globals":     func(n int) string { return strings.Repeat("\x23\x00\x21\x00\x20\x00\x24\x00", n) + "\x0b" },
+}
+
+// bomb is a module with one function (i32) -> () of that code and many locals.
+func bomb(code string, locals int) []byte {
+	return []byte(header + section(1, "\x01\x60\x01\x7f\x00") + section(3, "\x01\x00") + section(5, "\x01\x00\x01") +
+		section(6, "\x01\x7f\x01\x41\x00\x0b") + section(10, "\x01"+body("\x01"+leb(uint64(locals))+"\x7f"+code)))
+}
+
+// The largest of each that the limits let through compiles in bounded time. How
+// long it takes is printed, in both grades; where proofs are not asked for, of
+// those of an eighth of the size, which takes a fiftieth of the time.
+func TestCompileBombs(t *testing.T) {
+	divisor := 8
+	if os.Getenv("BEACON_PROOFS") != "" {
+		divisor = 1
+	}
+	var worst time.Duration
+	var name string
+	for shape, code := range bombs {
+		for _, locals := range []int{0, 80} {
+			t.Run(fmt.Sprintf("%s, %d locals", shape, locals), func(t *testing.T) {
+				largest := func() int { // by bisection
+					low, high := 1, 1<<20
+					for low < high-1 {
+						middle := (low + high) / 2
+						if _, _, err := meter(bomb(code(middle), locals), module.Limits{}); err == nil {
+							low = middle
+						} else {
+							require.True(t, excused(err), "%v", err)
+							high = middle
+						}
+					}
+					return low
+				}()
+				largest = max(1, largest/divisor)
+				line := fmt.Sprintf("%7d", largest)
+				for _, grade := range []string{"deadline", "exact"} {
+					r, err := module.Rewrite(bomb(code(largest), locals), module.Options{Grade: grades[grade]})
+					require.NoError(t, err)
+					engine := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfig().WithCoreFeatures(features))
+					begin := time.Now()
+					_, err = engine.CompileModule(t.Context(), r.Binary)
+					took := time.Since(begin)
+					require.NoError(t, err)
+					require.NoError(t, engine.Close(context.Background()))
+					line += fmt.Sprintf(", %s %d KB in %s", grade, len(r.Binary)>>10, took.Round(time.Millisecond))
+					if took > worst {
+						worst, name = took, shape
+					}
+				}
+				t.Log(line)
+			})
+		}
+	}
+	t.Logf("worst: %s (%s)", worst.Round(time.Millisecond), name)
+}
