@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
 
@@ -192,6 +193,7 @@ func (r remote) collect(ctx context.Context, job *staged, req request, found []f
 // take turns a file into the value of an output.
 func (r remote) take(ctx context.Context, job *staged, f file, upload, optional bool) (value any, size int64, err error) {
 	size = f.info.Size()
+	upload = upload && !strings.Contains(f.name, "/") // folders of other machines are not ours to make
 	if size > inline || upload {
 		path, err := job.dir.Keep(f.name, f.open, f.info)
 		if err != nil {

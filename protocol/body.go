@@ -18,14 +18,18 @@ import (
 // A Body is a message in JSON whose files are read and encoded while it is
 // read: it takes the same memory however large they are.
 type Body struct {
+	// FileName is set for a body that is a file as it is, and not JSON.
+	FileName string
+
 	parts []part
 	size  int64
 }
 
-// A part is text, or a file that becomes a string of base64.
+// A part is text, or a file that becomes a string of base64 unless it is raw.
 type part struct {
 	text []byte
 	file *beacon.File
+	raw  bool
 }
 
 func completion(r beacon.Result, attempt int) Completion {
@@ -91,14 +95,23 @@ func TextBody(text []byte) *Body {
 	return b
 }
 
+// FileBody is a file as it is, for PathUpload.
+func FileBody(f beacon.File) *Body {
+	b := &Body{FileName: f.Name}
+	b.add(part{file: &f, raw: true})
+	return b
+}
+
 func (b *Body) add(parts ...part) {
 	for _, p := range parts {
 		b.parts = append(b.parts, p)
-		if p.file != nil {
-			// More than 2 GiB are no int everywhere.
-			b.size += (p.file.Size + 2) / 3 * 4
-		} else {
+		switch {
+		case p.file == nil:
 			b.size += int64(len(p.text))
+		case p.raw:
+			b.size += p.file.Size
+		default: // more than 2 GiB are no int everywhere
+			b.size += (p.file.Size + 2) / 3 * 4
 		}
 	}
 }
@@ -128,7 +141,11 @@ func (b *Body) Open() (io.ReadCloser, error) {
 			return nil, errors.Join(fmt.Errorf("open output file %s: %w", beacon.Excerpt(p.file.Name, 80), err), o.Close())
 		}
 		o.files = append(o.files, f)
-		readers = append(readers, &encoder{from: f, left: p.file.Size})
+		if p.raw {
+			readers = append(readers, &exact{from: f, left: p.file.Size})
+		} else {
+			readers = append(readers, &encoder{from: f, left: p.file.Size})
+		}
 	}
 	o.Reader = io.MultiReader(readers...)
 	return o, nil
@@ -144,6 +161,27 @@ func (o *openBody) Close() (err error) {
 		err = errors.Join(err, f.Close())
 	}
 	return err
+}
+
+// exact reads so many bytes.
+type exact struct {
+	from io.Reader
+	left int64
+}
+
+func (e *exact) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := e.from.Read(p[:min(int64(len(p)), e.left)])
+	e.left -= int64(n)
+	if errors.Is(err, io.EOF) {
+		err = nil
+		if n == 0 {
+			err = ErrDamaged
+		}
+	}
+	return n, err
 }
 
 // An encoder turns what it reads into base64.

@@ -89,3 +89,22 @@ func TestCompletionBodyTakesConstantMemory(t *testing.T) {
 	goruntime.ReadMemStats(&after)
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(4<<20))
 }
+
+func TestFileBody(t *testing.T) {
+	f := outputFile(t, []byte("as it is\x00\xff"))
+	body := protocol.FileBody(f)
+	require.Equal(t, "out", body.FileName)
+	require.EqualValues(t, 10, body.Size())
+	opened, err := body.Open()
+	require.NoError(t, err)
+	got, err := io.ReadAll(opened)
+	require.NoError(t, err)
+	require.NoError(t, opened.Close())
+	require.Equal(t, "as it is\x00\xff", string(got))
+	require.NoError(t, os.Truncate(f.Path, 3))
+	opened, err = body.Open()
+	require.NoError(t, err)
+	_, err = io.ReadAll(opened)
+	require.ErrorIs(t, err, protocol.ErrDamaged)
+	require.NoError(t, opened.Close())
+}

@@ -26,6 +26,13 @@ func PathHeartbeat(id string) string { return "Beacon/" + id + "/Heartbeat" }
 // PathComplete takes a result, given the escaped hash of the item.
 func PathComplete(hash string) string { return "Beacon/Work/" + hash + "/Complete" }
 
+// PathUpload takes an output file of a running item, as it is, with its name in
+// the header HeaderOutputFilename.
+func PathUpload(hash string) string { return "Beacon/Work/" + hash + "/Upload" }
+
+// HeaderOutputFilename names a file that is uploaded.
+const HeaderOutputFilename = "X-Output-Filename"
+
 // PathError takes a provider's error.
 func PathError(hash string) string { return "Beacon/Work/" + hash + "/Error" }
 

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,8 +64,9 @@ type Client struct {
 	// answer says are no longer wanted.
 	Canceled func([]protocol.Cancellation)
 
-	single   atomic.Bool   // the server takes no batches
-	renewing chan struct{} // held while logging in, or registering, again
+	single    atomic.Bool   // the server takes no batches
+	noUploads atomic.Bool   // nor files beside of results
+	renewing  chan struct{} // held while logging in, or registering, again
 
 	mu           sync.Mutex
 	beaconID     string
@@ -457,11 +460,47 @@ func (c *Client) Report(ctx context.Context, r transport.Report) error {
 		}
 		return c.report(ctx, protocol.PathError(escape(r.Hash)), protocol.TextBody(body))
 	}
-	body, err := protocol.EncodeCompletion(r.Result, r.Attempt)
+	result, err := c.upload(ctx, r)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	body, err := protocol.EncodeCompletion(result, r.Attempt)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
 	}
 	return c.report(ctx, protocol.PathComplete(escape(r.Hash)), body)
+}
+
+// upload sends the files of a result that are wanted beside of it, where the
+// server takes them. What remains is the result without those.
+func (c *Client) upload(ctx context.Context, r transport.Report) (beacon.Result, error) {
+	result := r.Result
+	files := result.Outputs.Files()
+	for _, output := range slices.Sorted(maps.Keys(files)) {
+		f := files[output]
+		if !f.Upload || c.noUploads.Load() {
+			continue
+		}
+		path := protocol.PathUpload(escape(r.Hash))
+		status, answer, err := c.call(ctx, func(string) string { return path },
+			func(string) (*protocol.Body, error) { return protocol.FileBody(f), nil }, smallAnswer)
+		if err != nil {
+			return result, err
+		}
+		if status != http.StatusOK {
+			message := protocol.DecodeError(answer)
+			c.cfg.Logger.Info("the server does not take an output file by HTTP; it goes inside of its result", "status", status, "reason", beacon.Excerpt(message, 200))
+			// The servers of Ultravisor have no such endpoint, or one that says this
+			// to every body.
+			if status == http.StatusNotFound && message == "" || status == http.StatusMethodNotAllowed || message == "Binary body required" {
+				c.noUploads.Store(true)
+			}
+			continue
+		}
+		result.Outputs = maps.Clone(result.Outputs)
+		delete(result.Outputs, output)
+	}
+	return result, nil
 }
 
 func (c *Client) report(ctx context.Context, path string, body *protocol.Body) error {
@@ -582,6 +621,10 @@ func (c *Client) do(ctx context.Context, method, path string, body *protocol.Bod
 		}
 		request.GetBody, request.ContentLength = body.Open, body.Size()
 		request.Header.Set("Content-Type", "application/json")
+		if body.FileName != "" {
+			request.Header.Set("Content-Type", "application/octet-stream")
+			request.Header.Set(protocol.HeaderOutputFilename, body.FileName)
+		}
 	}
 	request.Header.Set("Accept", "application/json")
 	answer, err := c.http.Do(request)

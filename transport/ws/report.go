@@ -302,14 +302,21 @@ func (s *socket) upload(ctx context.Context, r transport.Report) beacon.Result {
 		sent := false
 		// Servers that do not count attempts are older than uploads, and larger
 		// messages kill others.
-		if f.Upload && s.intake.Counts() && !s.intake.Stalled() && f.Size <= int64(s.cfg.MaxFrame) {
+		switch {
+		case !f.Upload || !s.intake.Counts():
+			f.Upload = false
+		case f.Size > int64(s.cfg.MaxFrame): // by HTTP, perhaps
+		case !s.intake.Stalled():
 			var err error
 			if sent, err = s.uploadFile(ctx, r.Hash, f); err != nil {
 				s.log.Warn("the output could not be sent beside of its result", "item", beacon.Excerpt(r.Hash, 200), "err", err)
 			}
+			f.Upload = false
 		}
-		if sent || f.Optional {
+		if sent || f.Optional && !f.Upload {
 			delete(result.Outputs, output)
+		} else {
+			result.Outputs[output] = f
 		}
 	}
 	return result
