@@ -285,7 +285,7 @@ func segmentOf(t testing.TB) []byte {
 	require.NoError(t, d.Close())
 	content, err := os.ReadFile(first(path))
 	require.NoError(t, err)
-	return content
+	return bytes.TrimRight(content, "\x00") // without the room for more
 }
 
 func TestTornTail(t *testing.T) {
@@ -296,6 +296,9 @@ func TestTornTail(t *testing.T) {
 	require.Len(t, records, 4)
 	require.EqualValues(t, len(content), end)
 	for cut := range len(content) + 1 {
+		if !notable(records, cut) && cut%13 != 0 {
+			continue
+		}
 		want := []worker.Report{}
 		for i, r := range records {
 			if r.offset+r.length <= int64(cut) {
@@ -309,8 +312,8 @@ func TestTornTail(t *testing.T) {
 		for _, zeros := range []int{0, 1, 5000} { // what some file systems leave
 			path := t.TempDir()
 			require.NoError(t, os.WriteFile(first(path), append(slices.Clone(content[:cut]), make([]byte, zeros)...), 0o600))
-			// Zeros in place of the end of a record could as well be damage.
-			filled := zeros > 0 && torn(content, records, cut)
+			// A few zeros in place of the end of a record could as well be damage.
+			filled := zeros == 1 && torn(content, records, cut)
 			require.Equal(t, want, waiting(t, path), "cut after %d bytes, %d zeros", cut, zeros)
 			d := mustOpen(t, path)
 			require.NoError(t, d.Put(sample("more")))
@@ -321,6 +324,18 @@ func TestTornTail(t *testing.T) {
 			}
 		}
 	}
+}
+
+// notable reports whether something begins or ends at or beside an offset.
+func notable(records []record, at int) bool {
+	return at < headSize || slices.ContainsFunc(records, func(r record) bool {
+		for _, edge := range []int64{0, frameSize, r.length} {
+			if d := int64(at) - r.offset - edge; d >= -9 && d <= 9 {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // torn reports whether the cut is inside of something.
@@ -338,6 +353,9 @@ func TestFlippedBits(t *testing.T) {
 	records, _, _, err := scan(content)
 	require.NoError(t, err)
 	for at := range content {
+		if !notable(records, at) && at%7 != 0 {
+			continue
+		}
 		damaged := slices.Clone(content)
 		damaged[at] ^= 1 << (at % 8)
 		path := t.TempDir()

@@ -50,6 +50,8 @@ type segment struct {
 	marker  [markerSize]byte
 	size    int64 // up to here there are whole records
 	synced  int64 // up to here they have reached the disk
+	room    int64 // up to here the file has been made
+	grown   bool  // and that may not have reached the disk
 	syncing bool  // somebody waits for the disk
 	failed  error // of the disk; nothing more is written here
 	live    int   // reports in here that wait, or are being put
@@ -169,8 +171,9 @@ var errCut = errors.New("the record is cut off")
 func readRecord(b []byte, marker [markerSize]byte) (record, error) {
 	kind, length, sum, ok := unframe(b, marker)
 	switch {
-	case !ok && (len(b) < frameSize && bytes.HasPrefix(marker[:], b[:min(len(b), markerSize)]) || isZero(b)):
-		// The file had grown already, but what belongs there did not arrive.
+	case !ok && (len(b) < frameSize && bytes.HasPrefix(marker[:], b[:min(len(b), markerSize)]) || isZero(b[min(frameSize, len(b)):])):
+		// The file had grown already, but what belongs there did not arrive, or
+		// not all of it.
 		return record{}, errCut
 	case !ok:
 		return record{}, errors.New("no record where one should be")
@@ -179,6 +182,11 @@ func readRecord(b []byte, marker [markerSize]byte) (record, error) {
 	}
 	content := b[frameSize : frameSize+length]
 	if crc32.Checksum(content, castagnoli) != sum {
+		// No report ends in a zero, and no flipped bit makes one of its end: this
+		// is one whose end did not arrive, if nothing comes after it.
+		if length > 0 && content[length-1] == 0 && isZero(b[frameSize+length:]) {
+			return record{}, errCut
+		}
 		return record{}, errors.New("the checksum of the record does not match")
 	}
 	r := record{kind: kind, length: int64(frameSize + length)}
