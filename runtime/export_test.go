@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/ultravisor/beacon/runtime/snapshot"
 )
 
 // Differences compares all idle instances with ones that are newly made in the
@@ -13,7 +15,7 @@ func (m *Module) Differences(ctx context.Context) (found []string, err error) {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
 	for n, i := range m.pool.idle {
-		fresh, ferr := m.instantiate(ctx, i.state)
+		fresh, ferr := m.instantiate(ctx, i.state, snapshot.Compare)
 		if ferr != nil {
 			return nil, ferr
 		}

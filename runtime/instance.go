@@ -19,16 +19,18 @@ import (
 type state struct {
 	image   *snapshot.Image // nil without a memory
 	globals []uint64        // in the order of Prepared.Globals; nil for what they begin with
-	method  snapshot.Method
-	flags   []uint16 // of the guest's first descriptors
+	flags   []uint16        // of the guest's first descriptors
 	// initialized is true when the guest has run its initialisation. If not, every
 	// instance has to, for each item.
 	initialized bool
 	random      goRandom
 	// fixed is true when the guest has asked for random bytes while initialising
 	// and nobody renews what it has made of them: then the state must not get old.
-	fixed bool
-	taken time.Time
+	fixed    bool
+	renewal  Random
+	warmedUp bool
+	took     time.Duration
+	taken    time.Time
 }
 
 // stale reports whether the state is too old to be used.
@@ -78,8 +80,8 @@ type instance struct {
 	cooled         bool
 }
 
-// instantiate makes an instance in the given state.
-func (m *Module) instantiate(ctx context.Context, s *state) (_ *instance, err error) {
+// instantiate makes an instance in the given state, which method puts back.
+func (m *Module) instantiate(ctx context.Context, s *state, method snapshot.Method) (_ *instance, err error) {
 	i := &instance{module: m, state: s}
 	var memory engine.Memory
 	if s.image != nil {
@@ -87,7 +89,7 @@ func (m *Module) instantiate(ctx context.Context, s *state) (_ *instance, err er
 		if declared := m.facts.MemoryMax; declared >= 0 {
 			most = min(most, declared*module.PageSize)
 		}
-		linear, err := s.image.NewMemory(most, s.method)
+		linear, err := s.image.NewMemory(most, method)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ultravisor/beacon/runtime/snapshot"
 )
 
 // Pool says how many instances of a module there are. Zero fields mean the
@@ -83,11 +85,19 @@ type pool struct {
 	filling  bool
 	tending  bool
 	expected int64 // bytes of memory that an item needs, as far as is known
+	// method is how memories are put back: the most promising way, until it is
+	// measured with the pages that an item writes to.
+	method   snapshot.Method
+	measured bool
+	timings  []snapshot.Timing
 	stats    PoolStats
 }
 
 func newPool(m *Module, config Pool, b *memoryBudget) *pool {
 	p := &pool{module: m, config: config.withDefaults(), budget: b, expected: m.base.size()}
+	if m.base.image != nil {
+		p.method = m.base.image.Methods()[0]
+	}
 	p.life, p.end = context.WithCancel(context.Background())
 	b.join(p, func() { p.trim(0) })
 	return p
@@ -140,13 +150,14 @@ func (p *pool) get(ctx context.Context, tenant string) (*instance, error) {
 
 // state returns the state for new items, for which release must be called.
 func (p *pool) state(ctx context.Context) (*state, error) {
+	asked := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
 		switch {
 		case p.config.Fresh || p.module.base.initialized || p.lasting() != "":
 			return p.module.base.retain(), nil
-		case p.current != nil && !p.current.stale(p.config.Age):
+		case p.current != nil && (!p.current.stale(p.config.Age) || p.current.taken.After(asked)):
 			return p.current.retain(), nil
 		case p.current == nil && p.problem != nil && time.Now().Before(p.retry):
 			return p.module.base.retain(), nil
@@ -271,8 +282,9 @@ func (p *pool) find(ctx context.Context, s *state, tenant string) (*instance, er
 	}
 	p.stats.Made++
 	p.fill()
+	method := p.method
 	p.mu.Unlock()
-	return p.module.instantiate(ctx, s)
+	return p.module.instantiate(ctx, s, method)
 }
 
 // put takes an instance back. clean is true when the guest has returned from
@@ -285,9 +297,8 @@ func (p *pool) put(ctx context.Context, i *instance, clean bool) {
 	}
 	clean = clean && i.state.initialized && !p.config.Fresh && p.module.prepared.Lasting == ""
 	if clean {
-		if err := i.restore(); err != nil {
-			clean = false
-		}
+		p.measure(i)
+		clean = i.restore() == nil
 	}
 	i.rest()
 	p.budget.leave(reserved)
@@ -314,6 +325,34 @@ func (p *pool) put(ctx context.Context, i *instance, clean bool) {
 	p.module.note(i.close(ctx))
 }
 
+// measure finds out, after the first item, which way is the fastest to put back
+// what it has written. Until then, and if it is known, memories use what seems
+// to be.
+func (p *pool) measure(i *instance) {
+	if i.memory == nil {
+		return
+	}
+	p.mu.Lock()
+	i.memory.Use(p.method)
+	measured := p.measured
+	p.measured = true
+	p.mu.Unlock()
+	if measured {
+		return
+	}
+	pages := i.memory.Changed()
+	s := i.state.retain()
+	p.work.Go(func() {
+		timings, err := s.image.Measure(pages)
+		p.module.note(errors.Join(err, s.release()))
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.timings = timings; len(timings) > 0 {
+			p.method = timings[0].Method
+		}
+	})
+}
+
 // warm makes the first snapshot and instances in the background.
 func (p *pool) warm() {
 	p.mu.Lock()
@@ -338,10 +377,13 @@ func (p *pool) fill() {
 // makeReady makes one instance and reports whether there should be another.
 func (p *pool) makeReady() bool {
 	s, err := p.state(p.life)
+	p.mu.Lock()
+	method := p.method
+	p.mu.Unlock()
 	var i *instance
 	if err == nil {
 		if s.initialized && p.module.prepared.Lasting == "" && p.budget.keep(idleBytes) {
-			if i, err = p.module.instantiate(p.life, s); err != nil {
+			if i, err = p.module.instantiate(p.life, s, method); err != nil {
 				p.budget.give(idleBytes)
 			}
 		}

@@ -193,3 +193,73 @@ func TestGoRandomDiffers(t *testing.T) {
 	require.Equal(t, 3, m.RandomFound(), "of the Go runtime; see reseed.go if a new version of Go has another layout")
 	require.False(t, m.RandomFixed())
 }
+
+// Why a module gets a new instance for each item can be asked.
+func TestInstances(t *testing.T) {
+	for name, tt := range map[string]struct {
+		guest string
+		pool  wasmrt.Pool
+		want  wasmrt.Instances
+	}{
+		"initialises":       {"mess", wasmrt.Pool{}, wasmrt.Instances{Restored: true, Initialized: true, Memory: 4 << 16, Taints: true, Random: wasmrt.RandomNone}},
+		"nothing to do":     {"tiny", wasmrt.Pool{}, wasmrt.Instances{Restored: true, Initialized: true, Memory: 1 << 16, Random: wasmrt.RandomNone}},
+		"a command":         {"exit", wasmrt.Pool{}, wasmrt.Instances{Restored: true, Initialized: true, Memory: 1 << 16, Random: wasmrt.RandomNone}},
+		"no memory":         {"no_memory", wasmrt.Pool{}, wasmrt.Instances{Restored: true, Initialized: true, Random: wasmrt.RandomNone}},
+		"as configured":     {"mess", wasmrt.Pool{Fresh: true}, wasmrt.Instances{Reason: "the configuration says so", Memory: 3 << 16, Taints: true, Random: wasmrt.RandomPerItem}},
+		"opens a directory": {"init_open", wasmrt.Pool{}, wasmrt.Instances{Reason: "while initialising, it opens, closes or moves descriptors, which belong to an item", Memory: 1 << 16, Random: wasmrt.RandomPerItem}},
+		"changes a table":   {"init_table", wasmrt.Pool{}, wasmrt.Instances{Reason: "while initialising, it changes a table or drops a segment, which cannot be put back", Memory: 1 << 16, Taints: true, Random: wasmrt.RandomPerItem}},
+		"keeps a vector":    {"vector_global", wasmrt.Pool{}, wasmrt.Instances{Reason: "its global 0 is a mutable v128, which cannot be read from outside", Initialized: true, Memory: 1 << 16, Random: wasmrt.RandomNone}},
+		"keeps random":      {"init_random", wasmrt.Pool{}, wasmrt.Instances{Restored: true, Initialized: true, Memory: 1 << 16, Random: wasmrt.RandomAge}},
+		"reseeds":           {"reseed", wasmrt.Pool{}, wasmrt.Instances{Restored: true, Initialized: true, Memory: 1 << 16, Random: wasmrt.RandomGuest}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{Name: "subject", Binary: guest(t, tt.guest), Pool: tt.pool})
+			got, err := m.Instances(t.Context())
+			require.NoError(t, err)
+			if tt.want.Memory > 0 {
+				require.NotEmpty(t, got.Method)
+			}
+			got.Method, got.Took = "", 0
+			require.Equal(t, tt.want, got)
+			for range 3 { // and it works
+				job, _ := newJob(t, `{"Program": "", "Code": "0"}`)
+				_, err := m.Run(t.Context(), job)
+				require.NoError(t, err)
+			}
+			if stats := m.Pool(); !tt.want.Restored {
+				require.Zero(t, stats.Restored)
+			} else if tt.guest != "exit" {
+				require.EqualValues(t, 3, stats.Restored)
+			}
+		})
+	}
+}
+
+// Where the guest reseeds itself, it does so before each item, with new bytes;
+// where nobody does, the snapshot does not get old.
+func TestRandomOfOtherGuests(t *testing.T) {
+	run := func(t *testing.T, name string, pool wasmrt.Pool) (seen map[string]int, stats wasmrt.PoolStats) {
+		m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{Name: "subject", Binary: guest(t, name), Pool: pool})
+		seen = map[string]int{}
+		for range 10 {
+			job, _ := newJob(t, "{}")
+			result, err := m.Run(t.Context(), job)
+			require.NoError(t, err)
+			raw, err := json.Marshal(result.Outputs["Kept"])
+			require.NoError(t, err)
+			seen[string(raw)]++
+		}
+		return seen, m.Pool()
+	}
+	seen, stats := run(t, "reseed", wasmrt.Pool{})
+	require.Len(t, seen, 10)
+	require.EqualValues(t, 1, stats.Snapshots)
+	seen, stats = run(t, "init_random", wasmrt.Pool{Age: time.Hour})
+	require.Len(t, seen, 1)
+	require.EqualValues(t, 1, stats.Snapshots)
+	seen, stats = run(t, "init_random", wasmrt.Pool{Age: time.Nanosecond, Ready: -1})
+	require.Len(t, seen, 10)
+	require.EqualValues(t, 10, stats.Snapshots)
+	seen, _ = run(t, "init_random", wasmrt.Pool{Fresh: true})
+	require.Len(t, seen, 10)
+}

@@ -21,6 +21,7 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs/wasi"
 	"github.com/ultravisor/beacon/runtime/engine"
 	"github.com/ultravisor/beacon/runtime/module"
+	"github.com/ultravisor/beacon/runtime/snapshot"
 	"github.com/ultravisor/beacon/runtime/source"
 )
 
@@ -284,7 +285,7 @@ func (m *Module) unavailable(ctx context.Context, err error) error {
 
 // alone runs one function of an initialised instance that is gone afterwards.
 func (m *Module) alone(ctx context.Context, item *hostfuncs.Item, process *wasi.Process, function string) (err error) {
-	i, err := m.instantiate(ctx, m.base)
+	i, err := m.instantiate(ctx, m.base, snapshot.Compare)
 	if err != nil {
 		return m.unavailable(ctx, err)
 	}

@@ -19,7 +19,7 @@ import (
 // start makes the state in which nothing has run: the memory with the module's
 // data in it.
 func (m *Module) start() (*state, error) {
-	s := &state{taken: time.Now()}
+	s := &state{taken: time.Now(), renewal: RandomNone}
 	if !m.facts.HasMemory {
 		return s, nil
 	}
@@ -31,7 +31,6 @@ func (m *Module) start() (*state, error) {
 	if s.image, err = snapshot.NewImage(m.facts.MemoryMin*module.PageSize, pieces...); err != nil {
 		return nil, err
 	}
-	s.method = s.image.Methods()[0]
 	return s, nil
 }
 
@@ -145,12 +144,13 @@ func (m *Module) snapshotAfter(ctx context.Context, warmUp *hostfuncs.WarmUp) (_
 		item = hostfuncs.NewItem(job, files, m.config, deadline, m.limits.Item)
 		defer func() { m.note(item.Close()) }()
 	}
+	begin := time.Now()
 	random := &randomTap{}
 	process := wasi.NewProcess(wasi.Config{
 		Args: m.args, Env: environment, Stdout: io.Discard, Stderr: item.Stderr(),
 		FS: m.nothing, Preopens: preopens, Random: random,
 	})
-	i, err := m.instantiate(ctx, m.base)
+	i, err := m.instantiate(ctx, m.base, snapshot.Compare)
 	if err != nil {
 		return nil, err
 	}
@@ -179,8 +179,17 @@ func (m *Module) snapshotAfter(ctx context.Context, warmUp *hostfuncs.WarmUp) (_
 	if err != nil {
 		return nil, err
 	}
-	s.random = found
-	s.fixed = random.asked && !found.known() && !m.entry.reseed
+	s.random, s.warmedUp, s.took = found, job != nil, time.Since(begin)
+	switch {
+	case !random.asked:
+		s.renewal = RandomNone
+	case found.known():
+		s.renewal = RandomHost
+	case m.entry.reseed:
+		s.renewal = RandomGuest
+	default:
+		s.renewal, s.fixed = RandomAge, true
+	}
 	return s, nil
 }
 
@@ -193,7 +202,7 @@ func (m *Module) capture(i *instance, process *wasi.Process) (_ *state, err erro
 	if !ok {
 		return nil, &lastingError{"while initialising, it opens, closes or moves descriptors, which belong to an item"}
 	}
-	s := &state{initialized: true, taken: time.Now(), method: m.base.method, globals: []uint64{}, flags: flags}
+	s := &state{initialized: true, taken: time.Now(), globals: []uint64{}, flags: flags}
 	for _, g := range i.globals {
 		s.globals = append(s.globals, g.Get())
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ultravisor/beacon"
+	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/runtime/module"
 )
 
@@ -30,8 +31,9 @@ func newInspectCommand(s streams) *cobra.Command {
 		Long: `Say what a module is, what it wants and what it offers.
 
 MODULE is a .wasm file, or the folder of a provider's source, which is built first.
-The module is compiled. It is run only to describe itself, in the sandbox and
-without any work item, and only if it has no manifest in its binary.`,
+The module is compiled. In the sandbox and without any work item it is run to
+initialise itself, as before the first item, and to describe itself, if it has no
+manifest in its binary.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("inspect takes one module: a .wasm file or a folder of source")
@@ -60,7 +62,21 @@ type view struct {
 	Imports     []string
 	Exports     []string
 	Sections    []section
+	Instances   instances
 	LoadMs      int64
+}
+
+// instances is how items get theirs.
+type instances struct {
+	Restored    bool
+	Reason      string `json:",omitempty"`
+	Initialized bool
+	WarmedUp    bool
+	MemoryBytes int64
+	TookMs      float64
+	Method      string `json:",omitempty"`
+	Taints      bool
+	Random      string
 }
 
 type permission struct{ Permission, Reason string }
@@ -93,6 +109,14 @@ func (o *inspectOptions) run(ctx context.Context, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, m.Close(context.WithoutCancel(ctx))) }()
 	v := describe(m, time.Since(started))
+	found, err := m.Instances(ctx)
+	if err != nil {
+		return err
+	}
+	v.Instances = instances{
+		Restored: found.Restored, Reason: found.Reason, Initialized: found.Initialized, WarmedUp: found.WarmedUp,
+		MemoryBytes: found.Memory, TookMs: float64(found.Took.Microseconds()) / 1000, Method: found.Method, Taints: found.Taints, Random: string(found.Random),
+	}
 	if o.asJSON {
 		enc := json.NewEncoder(o.out)
 		enc.SetIndent("", "  ")
@@ -154,6 +178,7 @@ func (v view) print(w io.Writer) error {
 		}
 		row("memory", "at least %d KiB, %s", v.Memory.MinBytes/1024, most)
 	}
+	v.Instances.print(row)
 	row("capability", "%s", v.Capability)
 	if v.Description != "" {
 		row("", "%s", v.Description)
@@ -184,6 +209,40 @@ func (v view) print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// print says how items get their instances, and what about random numbers.
+func (i instances) print(row func(name, format string, args ...any)) {
+	began := "before it runs"
+	switch {
+	case i.WarmedUp:
+		began = "after initialisation and a warm-up item"
+	case i.Initialized && i.TookMs > 0:
+		began = "after initialisation"
+	}
+	switch {
+	case i.Restored && i.Method == "":
+		row("instances", "put back after each item to what they are %s", began)
+	case i.Restored:
+		ready := ""
+		if i.TookMs > 0 {
+			ready = fmt.Sprintf(", ready in %.3g ms", i.TookMs)
+		}
+		row("instances", "put back after each item (%s) to what they are %s: %d KiB%s", i.Method, began, i.MemoryBytes/1024, ready)
+	default:
+		row("instances", "a new one for each item: %s", i.Reason)
+	}
+	if i.Restored && i.Taints {
+		row("", "an item that changes a table or drops a segment, as this module can, costs its instance")
+	}
+	switch wasmrt.Random(i.Random) {
+	case wasmrt.RandomHost:
+		row("", "the random state of its Go runtime is renewed before each item")
+	case wasmrt.RandomGuest:
+		row("", "it renews its random state before each item")
+	case wasmrt.RandomAge:
+		row("", "it keeps random state from its initialisation, which is done again every few minutes; beacon_reseed would renew it")
+	}
 }
 
 func orNone(names []string) string {

@@ -38,6 +38,8 @@ type Prepared struct {
 	// Data is what the memory holds before anything runs, in order, of
 	// Facts.MemoryMin pages. It is part of the original binary.
 	Data []Segment
+	// Taints is true if there is an ExportTaint.
+	Taints bool
 	// Lasting says what of the module's state cannot be put back, "" if all can,
 	// apart from what ExportTaint tells.
 	Lasting string
@@ -71,7 +73,7 @@ func Prepare(binary []byte, options Options, entries ...string) (*Prepared, erro
 	return &Prepared{
 		Rewritten: Rewritten{Binary: p.writer.module(), Facts: p.facts, Places: p.writer.places()},
 		Entries:   prepare.numbers, Globals: prepare.globals,
-		Data: prepare.data, Lasting: prepare.lasting,
+		Data: prepare.data, Taints: prepare.taints, Lasting: prepare.lasting,
 	}, nil
 }
 

@@ -88,8 +88,12 @@ func (m *Memory) Size() int { return m.size }
 // Max is what the memory can grow to, in bytes.
 func (m *Memory) Max() int { return m.max }
 
-// Method is how Restore works.
-func (m *Memory) Method() Method { return m.method }
+// Use makes Restore work in another way, if the image has it among its Methods.
+func (m *Memory) Use(method Method) {
+	if m.method != method && m.image.supports(method) {
+		m.method = method
+	}
+}
 
 // Grow makes the memory larger; what is new is zero. It is false when size is
 // more than the maximum, or the machine has no memory left.

@@ -65,7 +65,11 @@ func TestRestore(t *testing.T) {
 				require.Equal(t, size, m.Size())
 				require.True(t, bytes.Equal(content, m.Bytes()), "seed %d", seed)
 				play(t, random, m)
+				if random.IntN(8) == 0 { // one time in another way
+					m.Use(i.Methods()[random.IntN(len(i.Methods()))])
+				}
 				require.NoError(t, m.Restore())
+				m.Use(method)
 				if random.IntN(5) == 0 {
 					require.NoError(t, m.Cool())
 				}
