@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	goruntime "runtime"
 
 	"github.com/ultravisor/beacon/runtime/snapshot"
 )
@@ -73,3 +74,35 @@ func (m *Module) RandomFound() int {
 }
 
 func (m *Module) RandomFixed() bool { return m.pool.current.fixed }
+
+// Cooled is how many idle instances have given back their pages.
+func (m *Module) Cooled() (n int) {
+	m.pool.mu.Lock()
+	defer m.pool.mu.Unlock()
+	for _, i := range m.pool.idle {
+		if i.cooled {
+			n++
+		}
+	}
+	return n
+}
+
+// Used is how much of the Runtime's Memory is taken.
+func (r *Runtime) Used() int64 {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	return r.memory.used
+}
+
+// Await waits for what the module does in the background.
+func (m *Module) Await() {
+	for {
+		m.pool.mu.Lock()
+		busy := m.pool.filling || m.pool.taking != nil
+		m.pool.mu.Unlock()
+		if !busy {
+			return
+		}
+		goruntime.Gosched()
+	}
+}

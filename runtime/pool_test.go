@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	goruntime "runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -262,4 +266,161 @@ func TestRandomOfOtherGuests(t *testing.T) {
 	require.EqualValues(t, 10, stats.Snapshots)
 	seen, _ = run(t, "init_random", wasmrt.Pool{Fresh: true})
 	require.Len(t, seen, 10)
+}
+
+// Idle instances first give back their pages, then go, but for those that are to
+// be ready.
+func TestIdleInstances(t *testing.T) {
+	for name, ready := range map[string]int{"none ready": -1, "one ready": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{
+					Name: "subject", Binary: guest(t, "mess"), Pool: wasmrt.Pool{Ready: ready, Idle: time.Minute},
+				})
+				busy(t, m, 3)
+				synctest.Wait()
+				require.GreaterOrEqual(t, m.Pool().Idle, 3)
+				time.Sleep(3 * time.Second)
+				synctest.Wait()
+				require.GreaterOrEqual(t, m.Pool().Idle, 3)
+				require.Equal(t, m.Pool().Idle, m.Cooled())
+				_, err := messRun(t.Context(), t, m, "", "w0000000000000001")
+				require.NoError(t, err, "a cooled one works")
+				differences, err := m.Differences(t.Context())
+				require.NoError(t, err)
+				require.Empty(t, differences)
+				time.Sleep(2 * time.Minute)
+				synctest.Wait()
+				require.Equal(t, max(ready, 0), m.Pool().Idle)
+				_, err = messRun(t.Context(), t, m, "", "")
+				require.NoError(t, err)
+			})
+		})
+	}
+}
+
+// busy has n items at work at the same time, and ends them.
+func busy(t *testing.T, m *wasmrt.Module, n int) {
+	t.Helper()
+	var all sync.WaitGroup
+	here := make(chan struct{}, n)
+	leave := make(chan struct{})
+	for range n {
+		job, _ := newJob(t, `{"Program": "P0000000000000000"}`)
+		job.OnProgress = func(beacon.Progress) { here <- struct{}{}; <-leave }
+		all.Go(func() {
+			if _, err := m.Run(t.Context(), job); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range n {
+		<-here
+	}
+	close(leave)
+	all.Wait()
+}
+
+// Ready instances are there before the first item, and made again.
+func TestReadyInstances(t *testing.T) {
+	m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{Name: "subject", Binary: guest(t, "mess"), Pool: wasmrt.Pool{Ready: 3}})
+	m.Await()
+	require.Equal(t, wasmrt.PoolStats{Idle: 3, Made: 3, Snapshots: 1}, m.Pool())
+	_, err := messRun(t.Context(), t, m, "a", "X0000000000000000")
+	require.Error(t, err)
+	m.Await()
+	require.Equal(t, 3, m.Pool().Idle)
+}
+
+// No more than Most work at a time; the others wait, as long as their item lasts.
+func TestMostInstances(t *testing.T) {
+	m := loadWith(t, wasmrt.Config{Log: quiet()}, wasmrt.Source{Name: "subject", Binary: guest(t, "mess"), Pool: wasmrt.Pool{Most: 2, Ready: -1}})
+	var all sync.WaitGroup
+	working, most := atomic.Int32{}, atomic.Int32{}
+	for range 20 {
+		job, _ := newJob(t, `{"Program": "P0000000000000000"}`)
+		job.OnProgress = func(beacon.Progress) {
+			now := working.Add(1)
+			for {
+				if old := most.Load(); now <= old || most.CompareAndSwap(old, now) {
+					break
+				}
+			}
+			goruntime.Gosched()
+			working.Add(-1)
+		}
+		all.Go(func() {
+			if _, err := m.Run(t.Context(), job); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	require.LessOrEqual(t, most.Load(), int32(2))
+	require.Zero(t, m.Pool().Working)
+
+	// One that waits for its turn gives up when its item is over.
+	release := make(chan struct{})
+	inside := make(chan struct{}, 2)
+	for range 2 {
+		job, _ := newJob(t, `{"Program": "P0000000000000000"}`)
+		job.OnProgress = func(beacon.Progress) { inside <- struct{}{}; <-release }
+		all.Go(func() {
+			if _, err := m.Run(t.Context(), job); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-inside
+	<-inside
+	over := beacon.Errorf(beacon.Canceled, "the item is over")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(time.Millisecond, func() { cancel(over) })
+	_, err := messRun(ctx, t, m, "", "")
+	require.ErrorIs(t, err, over)
+	close(release)
+	all.Wait()
+	require.Zero(t, m.Pool().Working)
+}
+
+// Items wait for memory instead of taking more than there is, and one that wants
+// more than is left is told.
+func TestMemoryOfTheWorker(t *testing.T) {
+	const memory = 2 << 20
+	r, err := wasmrt.New(wasmrt.Config{Log: quiet(), Memory: memory})
+	require.NoError(t, err)
+	m, err := r.Load(t.Context(), wasmrt.Source{Name: "subject", Binary: guest(t, "mess")})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close(context.Background())) }()
+	var all sync.WaitGroup
+	for n := range 30 { // each of 256 KiB, and up to 512 more
+		all.Go(func() {
+			for range 5 {
+				if r.Used() > memory {
+					t.Errorf("%d used", r.Used())
+				}
+				_, err := messRun(t.Context(), t, m, fmt.Sprint(n%3), "g0000000000000008")
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	m.Await()
+	require.LessOrEqual(t, r.Used(), int64(memory))
+
+	small, err := wasmrt.New(wasmrt.Config{Log: quiet(), Memory: 1 << 20})
+	require.NoError(t, err)
+	grows, err := small.Load(t.Context(), wasmrt.Source{Name: "subject", Binary: guest(t, "grow")})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, grows.Close(context.Background())) }()
+	job, _ := newJob(t, "{}")
+	_, err = grows.Run(t.Context(), job)
+	requireFailure(t, err, beacon.MemoryLimit, "module subject wanted more memory than the worker has left for its guests; raise the worker's Memory")
+	big, err := small.Load(t.Context(), wasmrt.Source{Name: "big", Binary: guest(t, "big"), Limits: wasmrt.Limits{Memory: 4 << 30}})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, big.Close(context.Background())) }()
+	_, err = big.Run(t.Context(), job)
+	requireFailure(t, err, beacon.MemoryLimit, "the module needs 4096 MiB of memory, and all guests of this worker together may have 1 MiB")
 }

@@ -4,6 +4,7 @@
 (module
   (import "beacon_v1" "setting" (func $setting (param i32 i32 i32 i32 i32) (result i32)))
   (import "beacon_v1" "output" (func $output (param i32 i32 i32 i32) (result i32)))
+  (import "beacon_v1" "progress" (func $progress (param f64 i32 i32 i32 i32) (result i32)))
   (import "beacon_v1" "log" (func $log (param i32 i32 i32) (result i32)))
   (import "beacon_v1" "file_open" (func $open (param i32 i32 i32 i32) (result i32)))
   (import "beacon_v1" "file_size" (func $size (param i32 i32) (result i32)))
@@ -160,6 +161,9 @@
           (drop (call $fdflags (i32.rem_u (local.get $a) (i32.const 8)) (i32.and (local.get $b) (i32.const 5))))))
         ;; r: random bytes
         (if (i32.eq (local.get $op) (i32.const 0x72)) (then (drop (call $random (call $place (local.get $a)) (i32.const 8)))))
+        ;; P: reports progress
+        (if (i32.eq (local.get $op) (i32.const 0x50)) (then
+          (drop (call $progress (f64.const 1) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))))
         ;; d: calls deeply
         (if (i32.eq (local.get $op) (i32.const 0x64)) (then (drop (call $deep (i32.rem_u (local.get $b) (i32.const 5000))))))
         ;; what cannot be put back: T, G, F, C, I table; D, E segments
