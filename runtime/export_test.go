@@ -106,3 +106,6 @@ func (m *Module) Await() {
 		goruntime.Gosched()
 	}
 }
+
+// Recalled reports whether the module is as an earlier process left it.
+func (m *Module) Recalled() bool { return m.recalled }

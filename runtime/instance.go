@@ -52,7 +52,7 @@ func (s *state) retain() *state {
 }
 
 func (s *state) release() error {
-	if s.image == nil {
+	if s == nil || s.image == nil {
 		return nil
 	}
 	return s.image.Close()

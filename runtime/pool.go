@@ -202,6 +202,8 @@ func (p *pool) take() {
 		old := p.current
 		p.current, p.problem = s, err
 		if err == nil {
+			kept := s.retain()
+			p.work.Go(func() { p.module.note(errors.Join(p.module.remember(kept), kept.release())) })
 			p.stats.Snapshots++
 			p.expected = max(p.expected, s.size())
 		} else if p.life.Err() == nil {
@@ -355,6 +357,11 @@ func (p *pool) measure(i *instance) {
 
 // warm makes the first snapshot and instances in the background.
 func (p *pool) warm() {
+	if p.module.base.initialized {
+		p.work.Go(func() { p.module.note(p.module.remember(p.module.base)) })
+	} else if p.config.Fresh || p.module.prepared.Lasting != "" {
+		p.module.prepared.Binary = nil // has served
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fill()

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	goruntime "runtime"
 	"strings"
 	"sync"
@@ -423,4 +425,118 @@ func TestMemoryOfTheWorker(t *testing.T) {
 	defer func() { require.NoError(t, big.Close(context.Background())) }()
 	_, err = big.Run(t.Context(), job)
 	requireFailure(t, err, beacon.MemoryLimit, "the module needs 4096 MiB of memory, and all guests of this worker together may have 1 MiB")
+}
+
+// A module that was ready once is ready at once the next time, as it was, and
+// only if nothing that it depends on has changed.
+func TestReadyFromDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	var log recorder
+	load := func(t *testing.T, change func(*wasmrt.Source)) *wasmrt.Module {
+		t.Helper()
+		src := wasmrt.Source{Name: "subject", Binary: guest(t, "mess")}
+		if change != nil {
+			change(&src)
+		}
+		r, err := wasmrt.New(wasmrt.Config{CacheDir: dir, Log: log.logger()})
+		require.NoError(t, err)
+		m, err := r.Load(t.Context(), src)
+		require.NoError(t, err)
+		return m
+	}
+	seen := map[string]int{}
+	use := func(t *testing.T, m *wasmrt.Module, recalled bool) {
+		t.Helper()
+		require.Equal(t, recalled, m.Recalled())
+		for range 3 {
+			found, err := messRun(t.Context(), t, m, "", "g0000000000000001w0001000000000001")
+			require.NoError(t, err)
+			seen[found]++
+		}
+		found, err := m.Instances(t.Context())
+		require.NoError(t, err)
+		require.True(t, found.Initialized)
+		require.True(t, found.Restored)
+		require.Equal(t, "subject", m.Capability().Name)
+		require.NoError(t, m.Close(context.Background()))
+	}
+	use(t, load(t, nil), false)
+	use(t, load(t, nil), true)
+	use(t, load(t, nil), true)
+	require.Len(t, seen, 1, "the same state")
+	require.Empty(t, log.String())
+
+	for name, change := range map[string]func(*wasmrt.Source){
+		"another name":   func(s *wasmrt.Source) { s.Name = "other" },
+		"other limits":   func(s *wasmrt.Source) { s.Limits.Memory = 32 << 20 },
+		"counts exactly": func(s *wasmrt.Source) { s.Limits.Fuel = 1e9 },
+		"another config": func(s *wasmrt.Source) { s.Config = settingsOf(t, `{"a": 1}`) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := load(t, change)
+			require.False(t, m.Recalled())
+			_, err := messRun(t.Context(), t, m, "", "")
+			require.NoError(t, err)
+			require.NoError(t, m.Close(context.Background()))
+			m = load(t, change)
+			require.True(t, m.Recalled())
+			require.NoError(t, m.Close(context.Background()))
+		})
+	}
+	fresh := load(t, func(s *wasmrt.Source) { s.Pool.Fresh = true })
+	require.False(t, fresh.Recalled())
+	require.NoError(t, fresh.Close(context.Background()))
+
+	// What was damaged or written with another key is made again.
+	records, err := filepath.Glob(filepath.Join(dir, "*", "snapshot-*"))
+	require.NoError(t, err)
+	require.Len(t, records, 5)
+	for _, record := range records {
+		content, err := os.ReadFile(record)
+		require.NoError(t, err)
+		content[len(content)/2] ^= 1
+		require.NoError(t, os.WriteFile(record, content, 0o600))
+	}
+	use(t, load(t, nil), false)
+	require.Contains(t, log.String(), "a kept snapshot cannot be used")
+	use(t, load(t, nil), true)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "key"), make([]byte, 32), 0o600))
+	use(t, load(t, nil), false)
+	use(t, load(t, nil), true)
+	require.Len(t, seen, 1)
+}
+
+// What must not get old is not kept, and of a program in Go the random state is
+// renewed as ever.
+func TestKeptRandom(t *testing.T) {
+	cfg := wasmrt.Config{CacheDir: filepath.Join(t.TempDir(), "cache"), Log: quiet()}
+	for range 2 {
+		m := loadWith(t, cfg, wasmrt.Source{Name: "subject", Binary: guest(t, "init_random")})
+		_, err := m.Instances(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, m.Close(context.Background()))
+		require.False(t, m.Recalled())
+	}
+	cfg.CacheDir = goCache(t)
+	seen := map[string]bool{}
+	for n := range 3 {
+		m := loadWith(t, cfg, wasmrt.Source{Name: "kept", Binary: built(t, goLeaver)})
+		require.Equal(t, n > 0, m.Recalled())
+		job, _ := newJob(t, "{}")
+		job.Item.Action = "Random"
+		result, err := m.Run(t.Context(), job)
+		require.NoError(t, err)
+		raw, err := json.Marshal(result.Outputs["Global"])
+		require.NoError(t, err)
+		seen[string(raw)] = true
+		raw, err = json.Marshal(result.Outputs["Monotonic"])
+		require.NoError(t, err)
+		require.Equal(t, `"true"`, string(raw), "the clock goes on")
+		found, err := m.Instances(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, wasmrt.RandomHost, found.Random)
+		require.True(t, found.WarmedUp)
+		require.NoError(t, m.Close(context.Background()))
+	}
+	require.Len(t, seen, 3)
 }

@@ -122,6 +122,16 @@ func follows(first uint64, state []byte) bool {
 // known reports whether the generators were found.
 func (g goRandom) known() bool { return len(g.states) > 0 }
 
+// within reports whether all is inside of a memory of that size.
+func (g goRandom) within(size int) bool {
+	for _, at := range g.states {
+		if at < 0 || at > size-goState {
+			return false
+		}
+	}
+	return g.cheap >= 0 && (g.cheap == 0 || g.cheap <= size-8)
+}
+
 // renew gives the generators new seeds, and has them make new numbers before
 // they give the next one.
 func (g goRandom) renew(memory []byte) {

@@ -45,8 +45,15 @@ type Module struct {
 	code     engine.Code
 	prepared *module.Prepared
 	tables   source.Tables // of source lines
-	base     *state        // before anything has run
-	pool     *pool
+	// base is the state before anything has run, or, of a module that was recalled,
+	// the one after initialisation.
+	base        *state
+	recalled    bool
+	rawManifest []byte
+	cacheDir    string
+	madeOf      []byte // what its snapshots depend on
+	poolConfig  Pool
+	pool        *pool
 	// use is held for reading while a run is under way.
 	use    sync.RWMutex
 	closed bool
@@ -114,12 +121,15 @@ func (m *Module) Capability() beacon.Capability { return m.manifest.Capability }
 // describe finds the manifest: in the binary, else by asking the module.
 func (m *Module) describe(ctx context.Context) error {
 	raw := m.facts.Manifest
-	if raw == nil && m.entry.describe && !m.entry.command {
+	if m.recalled {
+		raw = m.rawManifest
+	} else if raw == nil && m.entry.describe && !m.entry.command {
 		var err error
 		if raw, err = m.ask(ctx); err != nil {
 			return err
 		}
 	}
+	m.rawManifest = raw
 	if raw == nil {
 		m.manifest = hostfuncs.Manifest{Name: m.name, Capability: beacon.Capability{
 			Name:    m.name,

@@ -5,6 +5,7 @@
 package runtime
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -158,6 +159,11 @@ type Candidate struct {
 // Brokers give each job of a module its own.
 type Brokers func(*beacon.Job) hostfuncs.Broker
 
+// entries are the functions of a guest that a host calls.
+var entries = []string{
+	"_initialize", "beacon_initialize", "beacon_describe", "beacon_execute", "beacon_shutdown", "beacon_reseed", "_start",
+}
+
 // Load checks, compiles and describes a module. Errors with code
 // beacon.Refused say why the module cannot be run.
 func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
@@ -170,49 +176,39 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 	refuse := func(err error) error {
 		return beacon.Errorf(beacon.Refused, "module %s: %w", beacon.Excerpt(src.Name, 128), err)
 	}
-	prepared, err := module.Prepare(src.Binary, module.Options{Limits: limits.Module, Grade: limits.grade()},
-		"_initialize", "beacon_initialize", "beacon_describe", "beacon_execute", "beacon_shutdown", "beacon_reseed", "_start")
-	if err != nil {
-		return nil, refuse(err)
-	}
-	entry, err := check(prepared.Facts, limits.Memory)
-	if err != nil {
-		return nil, refuse(err)
-	}
 	digest := sha256.Sum256(src.Binary)
 	m := &Module{
-		name:     beacon.Excerpt(src.Name, 128),
-		digest:   hex.EncodeToString(digest[:]),
-		facts:    prepared.Facts,
-		prepared: prepared,
-		tables:   source.Of(src.Binary),
-		entry:    entry,
-		limits:   limits,
-		config:   src.Config,
-		nothing:  guestfs.None(),
-		budget:   r.budget,
-		log:      r.log,
-		engine:   r.engine,
+		name:       beacon.Excerpt(src.Name, 128),
+		digest:     hex.EncodeToString(digest[:]),
+		limits:     limits,
+		config:     src.Config,
+		poolConfig: src.Pool,
+		cacheDir:   r.cacheDir,
+		nothing:    guestfs.None(),
+		tables:     source.Of(src.Binary),
+		budget:     r.budget,
+		log:        r.log,
+		engine:     r.engine,
 	}
 	m.args = []string{m.name}
-	if err := m.compile(ctx, r.cacheDir, prepared.Binary); err != nil {
+	m.madeOf = m.origin(src)
+	if err := m.makeReady(ctx, src.Binary); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		return nil, refuse(err)
 	}
-	if m.base, err = m.start(); err != nil {
-		return nil, errors.Join(err, m.code.Close(ctx))
-	}
-	prepared.Binary, prepared.Data = nil, nil // have served
-	m.base.initialized = !m.initializes()
 	if err := m.describe(ctx); err != nil {
 		return nil, errors.Join(err, m.Close(ctx))
 	}
 	if src.WarmUp != nil {
 		m.manifest.WarmUp = src.WarmUp
 	}
+	if !m.recalled {
+		m.base.initialized = !m.initializes()
+	}
 	if src.Admit != nil {
+		var err error
 		if m.brokers, err = src.Admit(Candidate{m.name, m.digest, m.manifest}); err != nil {
 			return nil, errors.Join(err, m.Close(ctx))
 		}
@@ -220,4 +216,40 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 	m.pool = newPool(m, src.Pool, r.memory)
 	m.pool.warm()
 	return m, nil
+}
+
+// makeReady makes the module ready to be instantiated: as it was kept, or from
+// its binary.
+func (m *Module) makeReady(ctx context.Context, binary []byte) error {
+	if m.recall() {
+		err := m.translate(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		m.log.Warn("a kept snapshot cannot be used", "module", m.name, "err", err)
+		m.recalled = false
+		m.note(m.base.release())
+	}
+	var err error
+	if m.prepared, err = module.Prepare(binary, module.Options{Limits: m.limits.Module, Grade: m.limits.grade()}, entries...); err != nil {
+		return err
+	}
+	m.facts = m.prepared.Facts
+	if err := m.translate(ctx); err != nil {
+		return err
+	}
+	m.base, err = m.start()
+	// Nothing of the original binary is to be kept.
+	m.prepared.Data, m.facts.Manifest = nil, bytes.Clone(m.facts.Manifest)
+	if err != nil {
+		return errors.Join(err, m.code.Close(ctx))
+	}
+	return nil
+}
+
+func (m *Module) translate(ctx context.Context) (err error) {
+	if m.entry, err = check(m.facts, m.limits.Memory); err != nil {
+		return err
+	}
+	return m.compile(ctx, m.cacheDir, m.prepared.Binary)
 }

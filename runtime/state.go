@@ -65,7 +65,7 @@ func (m *Module) initializes() bool {
 	if m.entry.command {
 		return begins
 	}
-	return begins || m.entry.start || m.entry.initialize
+	return begins || m.entry.start || m.entry.initialize || m.manifest.WarmUp != nil
 }
 
 // warmUp does the module's warm-up item in an instance that is initialised.
