@@ -66,14 +66,21 @@ func (m *Module) Tenants() map[string]int {
 // RandomFound says how many generators of the Go runtime were found in the
 // snapshot; RandomFixed whether it may not get old.
 func (m *Module) RandomFound() int {
-	s := m.pool.current
+	s := m.snapshotted()
 	if s.random.cheap > 0 {
 		return len(s.random.states) + 1
 	}
 	return len(s.random.states)
 }
 
-func (m *Module) RandomFixed() bool { return m.pool.current.fixed }
+func (m *Module) RandomFixed() bool { return m.snapshotted().fixed }
+
+func (m *Module) snapshotted() *state {
+	if m.recalled {
+		return m.base
+	}
+	return m.pool.current
+}
 
 // Cooled is how many idle instances have given back their pages.
 func (m *Module) Cooled() (n int) {
