@@ -142,6 +142,9 @@ func (p *parser) function(r *reader, signature Signature) body {
 	c.straight()
 	for len(c.blocks) > 0 {
 		c.instruction()
+		if p.options.singly && len(c.blocks) > 0 {
+			c.straight()
+		}
 	}
 	if r.left() > 0 {
 		fail(r.position(), "%d bytes after the end of a function", r.left())

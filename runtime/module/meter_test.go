@@ -52,17 +52,33 @@ func withFuel(grade module.Grade) func([]byte) ([]byte, error) {
 // come often. The returned number counts how often they did.
 func offerFuel(ctx context.Context, t testing.TB, engine wazero.Runtime, slice uint64) *int {
 	refills := new(int)
+	offer(ctx, t, engine, func(int64) uint64 {
+		*refills++
+		return slice
+	})
+	return refills
+}
+
+// offerCounted is offerFuel with the units that were granted in all.
+func offerCounted(ctx context.Context, t testing.TB, engine wazero.Runtime, slice uint64) *int64 {
+	granted := new(int64)
+	offer(ctx, t, engine, func(left int64) uint64 {
+		*granted += int64(slice) - left
+		return slice
+	})
+	return granted
+}
+
+func offer(ctx context.Context, t testing.TB, engine wazero.Runtime, refill func(left int64) uint64) {
 	_, err := engine.NewHostModuleBuilder(module.MeterModule).NewFunctionBuilder().
 		WithGoFunction(api.GoFunc(func(_ context.Context, stack []uint64) {
 			if int64(stack[1]) < 0 {
 				panic(errors.New("stack overflow"))
 			}
-			*refills++
-			stack[0] = slice
+			stack[0] = refill(int64(stack[0]))
 		}), []api.ValueType{api.ValueTypeI64, api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).
 		Export(module.MeterRefill).Instantiate(ctx)
 	require.NoError(t, err)
-	return refills
 }
 
 // A script is a file of the specification's test suite as the engine ships it.
