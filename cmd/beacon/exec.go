@@ -121,7 +121,7 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	all, closeAll, err := offers(ctx, []providerConfig{{Source: cmp.Or(o.capability, o.module), Config: config, memory: o.moduleFlags.memory}},
+	all, closeAll, err := offers(ctx, []providerConfig{{Source: cmp.Or(o.capability, o.module), Config: config, memory: o.moduleFlags.memory, Fuel: o.moduleFlags.fuel}},
 		func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, builtin.Host{Owner: true, Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
