@@ -11,6 +11,7 @@ import (
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/builtin/filesystem"
+	"github.com/ultravisor/beacon/builtin/llm"
 	"github.com/ultravisor/beacon/builtin/shell"
 )
 
@@ -43,6 +44,10 @@ func Sources() []Source {
 		{"FileSystem", source(func(cfg filesystem.Config, host Host) (*filesystem.Provider, error) {
 			cfg.Folder = host.Folder
 			return filesystem.New(cfg)
+		})},
+		{"LLM", source(func(cfg llm.Config, host Host) (*llm.Provider, error) {
+			cfg.Log = host.Log
+			return llm.New(cfg)
 		})},
 		{"Shell", source(func(cfg shell.Config, host Host) (*shell.Provider, error) {
 			cfg.Owner, cfg.Log = host.Owner, host.Log
