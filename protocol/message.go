@@ -188,6 +188,24 @@ func DecodeEvent(frame []byte) (Event, error) {
 	return e, nil
 }
 
+// DecodePush reads a frame that gives out a work item, which are most of a
+// busy worker's. It is false for anything else, and for one that must be looked
+// at more closely, by DecodeEvent and DecodeWorkItem.
+func DecodePush(frame []byte) (beacon.WorkItem, bool) {
+	if !bytes.HasPrefix(frame, []byte(`{"EventType":"`+EventWorkItem+`","WorkItem":{`)) {
+		return beacon.WorkItem{}, false
+	}
+	var e struct {
+		EventType string   `json:"EventType"`
+		WorkItem  WorkItem `json:"WorkItem"`
+	}
+	if json.Unmarshal(frame, &e) != nil || e.EventType != EventWorkItem {
+		return beacon.WorkItem{}, false
+	}
+	item, err := e.WorkItem.Beacon()
+	return item, err == nil
+}
+
 // DecodeWorkItem reads a work item from a server. What a server got slightly
 // wrong is tolerated: a timeout or an attempt that is text, negative or
 // nonsense counts as the number in it or as none, and settings may be null or

@@ -218,8 +218,16 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add([]byte("\xff"))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		e, err := protocol.DecodeEvent(frame)
+		pushed, ok := protocol.DecodePush(frame)
 		if err != nil {
+			require.False(t, ok)
 			return
+		}
+		if ok {
+			closely, err := protocol.DecodeWorkItem(e.WorkItem)
+			require.NoError(t, err)
+			require.Equal(t, protocol.EventWorkItem, e.EventType)
+			require.Equal(t, closely, pushed)
 		}
 		item, err := protocol.DecodeWorkItem(e.WorkItem)
 		if err == nil && (item.Hash == "" || item.Settings == nil || item.Timeout < 0) {

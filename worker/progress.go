@@ -13,13 +13,13 @@ import (
 
 // A progress passes on what one item reports, as often as it should.
 type progress struct {
-	w    *worker
-	hash string
-	end  chan struct{}
-	kick chan struct{}
-	task sync.WaitGroup
+	w     *worker
+	hash  string
+	timer *time.Timer // until the first sign of life
 
 	mu    sync.Mutex
+	began time.Time
+	task  *sending // nil until there is something to send
 	ended bool
 	fresh bool            // latest holds something that was not sent
 	begun bool            // latest holds something at all
@@ -27,10 +27,38 @@ type progress struct {
 	lines []string        // log lines that were not sent
 }
 
+// A sending is the goroutine that passes on, and how to reach it. Most items
+// never need one.
+type sending struct {
+	end  chan struct{}
+	kick chan struct{}
+	done sync.WaitGroup
+}
+
 func newProgress(w *worker, hash string) *progress {
-	p := &progress{w: w, hash: hash, end: make(chan struct{}), kick: make(chan struct{}, 1)}
-	p.task.Go(p.run)
+	p := &progress{w: w, hash: hash, began: time.Now()}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timer = time.AfterFunc(w.cfg.KeepAlive, p.start)
 	return p
+}
+
+// start begins to pass on.
+func (p *progress) start() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.startLocked()
+}
+
+// startLocked is start; mu is held. It gives nil after the end of the item.
+func (p *progress) startLocked() *sending {
+	if p.task == nil && !p.ended {
+		p.timer.Stop()
+		task := &sending{end: make(chan struct{}), kick: make(chan struct{}, 1)}
+		task.done.Go(func() { p.run(task) })
+		p.task = task
+	}
+	return p.task
 }
 
 // note merges what an item reports. It may be called from any goroutine of the
@@ -59,20 +87,23 @@ func (p *progress) note(n beacon.Progress) {
 	}
 	p.lines = append(p.lines, n.Log...)
 	p.fresh, p.begun = true, true
+	task := p.startLocked()
 	p.mu.Unlock()
-	select {
-	case p.kick <- struct{}{}:
-	default:
-	}
+	signal(task.kick)
 }
 
 // finish sends what was not sent and returns the log lines that could not be.
 func (p *progress) finish() []string {
+	p.timer.Stop()
 	p.mu.Lock()
 	p.ended = true
+	task := p.task
 	p.mu.Unlock()
-	close(p.end)
-	p.task.Wait()
+	if task == nil {
+		return nil
+	}
+	close(task.end)
+	task.done.Wait()
 	return p.lines
 }
 
@@ -82,20 +113,20 @@ const offline = time.Second
 // progressTimeout bounds one report of progress.
 const progressTimeout = 10 * time.Second
 
-func (p *progress) run() {
+func (p *progress) run(task *sending) {
 	cfg := &p.w.cfg
-	sent := time.Now() // the keep-alive counts from here
+	sent := p.began // the keep-alive counts from here
 	earliest := sent
 	timer := time.NewTimer(cfg.KeepAlive)
 	defer timer.Stop()
 	for {
-		due, kick := sent.Add(cfg.KeepAlive), p.kick
+		due, kick := sent.Add(cfg.KeepAlive), task.kick
 		if p.unsent() {
 			due, kick = earliest, nil
 		}
 		timer.Reset(time.Until(due))
 		select {
-		case <-p.end:
+		case <-task.end:
 			if p.unsent() {
 				p.send() // what cannot be sent stays in lines
 			}

@@ -142,21 +142,18 @@ func (w *worker) kept(jobs []*job) {
 // cannot be kept has failed, for that reason; the failure is delivered even if it
 // cannot be kept.
 func (w *worker) store(jobs []*job) {
-	reports := make([]Report, len(jobs))
-	for i, j := range jobs {
-		reports[i] = j.report
-	}
+	reports := w.reportsOf(jobs)
 	if len(jobs) > 1 && w.cfg.Outbox.Put(reports...) == nil {
 		return
 	}
-	for _, j := range jobs {
-		err := w.cfg.Outbox.Put(j.report)
+	for i, j := range jobs {
+		err := w.cfg.Outbox.Put(reports[i])
 		if err == nil {
 			continue
 		}
 		w.log.Error("cannot keep the result", "item", tag(j.hash), "err", err)
-		w.discard(j.report.Result)
-		failure := Report{Hash: j.hash, Attempt: j.report.Attempt, Failed: true, Message: "the beacon could not store the result (the reason is in its log)"}
+		w.discard(reports[i].Result)
+		failure := Report{Hash: j.hash, Attempt: reports[i].Attempt, Failed: true, Message: "the beacon could not store the result (the reason is in its log)"}
 		if err := w.cfg.Outbox.Put(failure); err != nil {
 			w.log.Error("cannot keep the failure either; it will be delivered from memory", "item", tag(j.hash), "err", err)
 		}
@@ -164,6 +161,18 @@ func (w *worker) store(jobs []*job) {
 		j.report = failure
 		w.mu.Unlock()
 	}
+}
+
+// reportsOf are the reports of jobs as they are now: a later delivery of an item
+// counts its attempts on.
+func (w *worker) reportsOf(jobs []*job) []Report {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	reports := make([]Report, len(jobs))
+	for i, j := range jobs {
+		reports[i] = j.report
+	}
+	return reports
 }
 
 // sender delivers reports: first those that are new, then those whose time has
@@ -239,10 +248,7 @@ func (w *worker) old(j *job) {
 // deliver sends reports and forgets those that the server has. One that the
 // server refuses for good is replaced by a failure that says so.
 func (w *worker) deliver(ctx context.Context, s transport.Session, jobs []*job, sent func()) {
-	reports := make([]Report, len(jobs))
-	for i, j := range jobs {
-		reports[i] = j.report
-	}
+	reports := w.reportsOf(jobs)
 	errs := transport.Deliver(ctx, s, reports, sent)
 	delivered := make([]string, 0, len(jobs))
 	for i, err := range errs {

@@ -79,6 +79,15 @@ func (in *Intake) Push(ctx context.Context, raw []byte) error {
 	if !ok {
 		return nil
 	}
+	return in.push(ctx, e)
+}
+
+// PushItem is Push for an item that is decoded already, from so many bytes.
+func (in *Intake) PushItem(ctx context.Context, item beacon.WorkItem, size int) error {
+	return in.push(ctx, entry{item: item, size: size})
+}
+
+func (in *Intake) push(ctx context.Context, e entry) error {
 	for {
 		in.mu.Lock()
 		if in.closed {
@@ -125,12 +134,9 @@ func (in *Intake) Active() []string {
 		list = append(list, e.item.Hash)
 	}
 	in.mu.Unlock()
-	for _, hash := range owner.Active() {
-		if !slices.Contains(list, hash) { // one that was delivered again
-			list = append(list, hash)
-		}
-	}
-	return list
+	list = append(list, owner.Active()...)
+	slices.Sort(list)
+	return slices.Compact(list) // some were delivered again
 }
 
 // Cancel takes items back: one that waits here is failed when it is taken, all

@@ -238,8 +238,9 @@ func (s *socket) heartbeat() {
 		case <-s.beats.Done():
 			return
 		}
-		sign := protocol.Heartbeat{ActiveWorkItems: s.intake.Active(), Draining: s.draining.Load()}
+		sign := protocol.Heartbeat{Draining: s.draining.Load()}
 		if asked == nil {
+			sign.ActiveWorkItems = s.intake.Active()
 			frame, err := protocol.EncodeHeartbeat(s.BeaconID(), sign)
 			if err == nil {
 				err = s.write(s.beats, frame)

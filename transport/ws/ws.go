@@ -348,6 +348,9 @@ func rejected(reason string) error {
 }
 
 func (s *socket) handle(frame []byte) error {
+	if item, ok := protocol.DecodePush(frame); ok {
+		return s.intake.PushItem(s.life, item, len(frame))
+	}
 	e, err := protocol.DecodeEvent(frame)
 	if err != nil {
 		s.log.Warn("ignored a frame from the server", "err", err)
