@@ -238,16 +238,20 @@ func (x *File) Close() error {
 		return nil
 	}
 	x.closed = true
-	err := x.handle.Close()
 	f := x.fs
+	// The node goes first: once the handle is closed, the host may give the
+	// number of a removed file to a new one.
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	delete(f.open, x)
-	f.opens--
 	f.listed -= x.listed
 	x.listing, x.listed = nil, 0
 	x.node.opens--
 	f.reap(x.key, x.node)
+	f.mu.Unlock()
+	err := x.handle.Close()
+	f.mu.Lock()
+	f.opens--
+	f.mu.Unlock()
 	return err
 }
 
