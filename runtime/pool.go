@@ -84,6 +84,8 @@ type pool struct {
 	waiting  []chan struct{}
 	filling  bool
 	tending  bool
+	care     time.Time     // when who tends looks again
+	hurry    chan struct{} // has it look earlier
 	expected int64 // bytes of memory that an item needs, as far as is known
 	// method is how memories are put back: the most promising way, until it is
 	// measured with the pages that an item writes to.
@@ -94,7 +96,7 @@ type pool struct {
 }
 
 func newPool(m *Module, config Pool, b *memoryBudget) *pool {
-	p := &pool{module: m, config: config.withDefaults(), budget: b, expected: m.base.size()}
+	p := &pool{module: m, config: config.withDefaults(), budget: b, expected: m.base.size(), hurry: make(chan struct{}, 1)}
 	if m.base.image != nil {
 		p.method = m.base.image.Methods()[0]
 	}
@@ -417,6 +419,12 @@ func (p *pool) makeReady() bool {
 // tend looks after idle instances in the background, as long as there is
 // something to do. p.mu is held.
 func (p *pool) tend() {
+	if p.tending && time.Until(p.care) > coolAfter {
+		select {
+		case p.hurry <- struct{}{}:
+		default:
+		}
+	}
 	if p.tending || p.closed {
 		return
 	}
@@ -430,13 +438,15 @@ func (p *pool) tend() {
 				p.mu.Unlock()
 				return
 			}
+			p.care = time.Now().Add(wait)
 			p.mu.Unlock()
 			timer := time.NewTimer(wait)
 			select {
 			case <-timer.C:
+			case <-p.hurry:
 			case <-p.life.Done():
-				timer.Stop()
 			}
+			timer.Stop()
 			p.cool()
 			p.trim(p.config.Idle)
 		}

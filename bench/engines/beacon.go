@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hostfuncs"
@@ -92,6 +91,3 @@ func beaconItems(pool wasmrt.Pool) func(string, int) (contender, func(), error) 
 		}, g.close, nil
 	}
 }
-
-func memory() { runtime.GC() }
-func start()  {}

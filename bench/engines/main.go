@@ -14,6 +14,7 @@ import (
 	goruntime "runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,6 +49,8 @@ var (
 	only   = flag.String("only", "", "rows to measure, a regular expression")
 	names  = flag.String("guest", "tiny c go", "guests to measure")
 	part   = flag.String("part", "all", "all, items, memory or start")
+	child  = flag.String("child", "", "a measurement in a process of its own")
+	counts = flag.String("counts", "100 1000 10000", "instances to have at a time")
 	spend  = flag.Duration("time", 200*time.Millisecond, "of a measurement")
 )
 
@@ -56,6 +59,10 @@ func main() {
 	flag.Parse()
 	if *guests == "" {
 		log.Fatal("-guests: which folder are they in?")
+	}
+	if *child != "" {
+		inChild(*child)
+		return
 	}
 	if *part == "all" || *part == "items" {
 		items()
@@ -162,7 +169,7 @@ func (s *series) median(of func(sample) time.Duration) time.Duration {
 
 func items() {
 	wanted := regexp.MustCompile(*only)
-	for _, guest := range regexp.MustCompile(`\S+`).FindAllString(*names, -1) {
+	for _, guest := range strings.Fields(*names) {
 		fmt.Printf("\n### %s\n\n| | processor us | wall us | two at once: processor, wall us | the next item finds |\n|---|---|---|---|---|\n", guest)
 		var all []*series
 		for _, r := range rows() {
