@@ -166,6 +166,9 @@ func fillText(c *abi.Call, s beacon.Settings) abi.Errno {
 	if !present || string(raw) == "null" {
 		return notFound
 	}
+	if raw = bytes.TrimSpace(raw); len(raw) > 0 && raw[0] != '"' { // is its own text
+		return fill(c, 1, raw)
+	}
 	return fill(c, 1, []byte(s.Text(name)))
 }
 

@@ -18,8 +18,11 @@ type Instances struct {
 	Memory int64
 	// Took is how long the initialisation took, with its warm-up.
 	Took time.Duration
-	// Method is how memory is put back: scan, pagemap, discard or compare.
-	Method string
+	// Method is how memory is put back: scan, pagemap, discard or compare. Timings
+	// are what that took in each way, with the pages that the first item wrote to;
+	// nil before there was one.
+	Method  string
+	Timings map[string]time.Duration
 	// Taints is true if the module has instructions that change tables or drop
 	// segments: after an item that uses them, its instance is thrown away.
 	Taints bool
@@ -72,6 +75,12 @@ func (p *pool) instances(s *state) Instances {
 	}
 	if s.image == nil {
 		i.Method = ""
+	}
+	for _, t := range p.timings {
+		if i.Timings == nil {
+			i.Timings = map[string]time.Duration{}
+		}
+		i.Timings[t.Method.String()] = t.Time
 	}
 	return i
 }

@@ -86,7 +86,7 @@ type pool struct {
 	tending  bool
 	care     time.Time     // when who tends looks again
 	hurry    chan struct{} // has it look earlier
-	expected int64 // bytes of memory that an item needs, as far as is known
+	expected int64         // bytes of memory that an item needs, as far as is known
 	// method is how memories are put back: the most promising way, until it is
 	// measured with the pages that an item writes to.
 	method   snapshot.Method
@@ -183,6 +183,9 @@ func (p *pool) state(ctx context.Context) (*state, error) {
 func (p *pool) lasting() string {
 	if p.module.prepared.Lasting != "" {
 		return p.module.prepared.Lasting
+	}
+	if p.problem == nil {
+		return ""
 	}
 	var lasting *lastingError
 	if errors.As(p.problem, &lasting) {
@@ -347,13 +350,11 @@ func (p *pool) measure(i *instance) {
 	pages := i.memory.Changed()
 	s := i.state.retain()
 	p.work.Go(func() {
-		timings, err := s.image.Measure(pages)
+		method, timings, err := s.image.Fastest(pages)
 		p.module.note(errors.Join(err, s.release()))
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.timings = timings; len(timings) > 0 {
-			p.method = timings[0].Method
-		}
+		p.method, p.timings = method, timings
 	})
 }
 

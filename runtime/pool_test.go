@@ -225,7 +225,7 @@ func TestInstances(t *testing.T) {
 			if tt.want.Memory > 0 {
 				require.NotEmpty(t, got.Method)
 			}
-			got.Method, got.Took = "", 0
+			got.Method, got.Took, got.Timings = "", 0, nil
 			require.Equal(t, tt.want, got)
 			for range 3 { // and it works
 				job, _ := newJob(t, `{"Program": "", "Code": "0"}`)
@@ -543,4 +543,37 @@ func TestKeptRandom(t *testing.T) {
 		require.NoError(t, m.Close(context.Background()))
 	}
 	require.Len(t, seen, 3)
+}
+
+// Any program at all leaves an instance as it was: what the fuzzer finds is put
+// together of the steps of testdata/mess.wat.
+func FuzzNothingIsLeft(f *testing.F) {
+	r, err := wasmrt.New(wasmrt.Config{Log: quiet()})
+	require.NoError(f, err)
+	m, err := r.Load(context.Background(), wasmrt.Source{Name: "subject", Binary: guest(f, "mess"), Pool: wasmrt.Pool{Ready: -1}})
+	require.NoError(f, err)
+	f.Cleanup(func() { require.NoError(f, m.Close(context.Background())) })
+	for _, step := range messSteps + messTaints + messEnds {
+		f.Add([]byte{byte(step), 0, 0, 0, 3, 0, 0, 0, 9})
+	}
+	var pristine string
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var program strings.Builder
+		for ; len(raw) >= 9 && program.Len() < 9000; raw = raw[9:] {
+			steps := messSteps + messTaints + messEnds
+			fmt.Fprintf(&program, "%c%x", steps[int(raw[0])%len(steps)], raw[1:9])
+		}
+		seen, err := messRun(t.Context(), t, m, "a", program.String())
+		if err == nil && pristine == "" {
+			pristine = seen
+		}
+		if err == nil {
+			require.Equal(t, pristine, seen)
+		} else {
+			require.Contains(t, []beacon.Code{beacon.Trapped, beacon.Failed}, beacon.CodeOf(err), "%v", err)
+		}
+		differences, err := m.Differences(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, differences)
+	})
 }

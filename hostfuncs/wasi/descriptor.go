@@ -65,6 +65,7 @@ func (p *Process) file(fd uint32, otherwise abi.Errno) (*guestfs.File, abi.Errno
 }
 
 func (p *Process) lookup(fd uint32) (*descriptor, abi.Errno) {
+	p.open()
 	if fd >= uint32(len(p.table)) || p.table[fd].kind == kindNone { //nolint:gosec // at most maxDescriptors
 		return nil, eBadDescriptor
 	}
@@ -73,6 +74,7 @@ func (p *Process) lookup(fd uint32) (*descriptor, abi.Errno) {
 
 // room finds the lowest free number.
 func (p *Process) room() (fd uint32, ok bool) {
+	p.open()
 	for i := range p.table {
 		if p.table[i].kind == kindNone {
 			return uint32(i), true //nolint:gosec // at most maxDescriptors

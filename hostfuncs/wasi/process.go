@@ -44,7 +44,8 @@ type Config struct {
 // use it meanwhile.
 type Process struct {
 	cfg    Config
-	table  []descriptor
+	table  []descriptor // nil until it is needed
+	flags  []uint16     // that its first descriptors begin with
 	exited bool
 	code   uint32
 }
@@ -69,21 +70,32 @@ func NewProcess(cfg Config) *Process {
 	if cfg.Descriptors <= 0 || cfg.Descriptors > maxDescriptors {
 		cfg.Descriptors = maxDescriptors
 	}
-	p := &Process{cfg: cfg, table: make([]descriptor, 3, 3+len(cfg.Preopens)+2)}
+	return &Process{cfg: cfg}
+}
+
+// open makes the table of descriptors, if it is not there: many guests never
+// look at one.
+func (p *Process) open() {
+	if p.table != nil {
+		return
+	}
+	p.table = make([]descriptor, 3, 3+len(p.cfg.Preopens)+2)
 	p.table[0] = descriptor{kind: kindStdin}
-	p.table[1] = descriptor{kind: kindOutput, writer: cfg.Stdout}
-	p.table[2] = descriptor{kind: kindOutput, writer: cfg.Stderr}
-	for _, name := range cfg.Preopens {
+	p.table[1] = descriptor{kind: kindOutput, writer: p.cfg.Stdout}
+	p.table[2] = descriptor{kind: kindOutput, writer: p.cfg.Stderr}
+	for _, name := range p.cfg.Preopens {
 		p.table = append(p.table, descriptor{kind: kindPreopen, preopen: name})
 	}
-	return p
+	for i := range min(len(p.table), len(p.flags)) {
+		p.table[i].flags = p.flags[i]
+	}
 }
 
 // Continue gives the descriptors of a process that has not started the flags
 // that another one's Flags returned.
 func (p *Process) Continue(flags []uint16) {
-	for i := range min(len(p.table), len(flags)) {
-		p.table[i].flags = flags[i]
+	if p.table == nil {
+		p.flags = flags
 	}
 }
 
@@ -97,6 +109,8 @@ func (p *Process) Attach(files *guestfs.FS) { p.cfg.FS = files }
 // go on from there.
 func (p *Process) Flags() (flags []uint16, ok bool) {
 	fresh := NewProcess(p.cfg)
+	p.open()
+	fresh.open()
 	if len(p.table) < len(fresh.table) || p.exited {
 		return nil, false
 	}
@@ -126,7 +140,7 @@ func (p *Process) Close() error {
 			failed = err
 		}
 	}
-	p.table = p.table[:0]
+	p.table = make([]descriptor, 0)
 	return failed
 }
 

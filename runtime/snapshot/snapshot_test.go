@@ -211,6 +211,9 @@ func TestMeasure(t *testing.T) {
 		methods = append(methods, timing.Method)
 	}
 	require.ElementsMatch(t, i.Methods(), methods)
+	fastest, _, err := i.Fastest([]int{0, 7, 70})
+	require.NoError(t, err)
+	require.Contains(t, i.Methods(), fastest)
 	require.True(t, slices.IsSortedFunc(timings, func(a, b snapshot.Timing) int { return int(a.Time - b.Time) }))
 }
 
