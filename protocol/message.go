@@ -15,6 +15,7 @@ const (
 	PathAuthenticate = "1.0/Authenticate"
 	PathRegister     = "Beacon/Register"
 	PathPoll         = "Beacon/Work/Poll"
+	PathStatus       = "status"
 )
 
 // PathBeacon is where a beacon's record is, given its escaped id.
@@ -382,6 +383,20 @@ func DecodeRegistered(body []byte) (string, error) {
 // server no longer wants it: the item is unknown, or somebody else was first.
 func Finalized(message string) bool {
 	return strings.Contains(message, "not found") || strings.Contains(message, "already finalized")
+}
+
+// StarvesPollers reads the status of a server: whether it is one whose scheduler
+// gives work away before beacons that poll can have it. Those are Ultravisor's
+// since April 2026, every half second; what they give away so is not given out
+// again.
+func StarvesPollers(status []byte) bool {
+	fields, err := object(status)
+	if err != nil {
+		return false
+	}
+	mode, _ := text(fields["AuthMode"])
+	_, ours := fields["Server"]
+	return mode != "" && !ours
 }
 
 // DecodeError reads the text of an error answer, "" if there is none.

@@ -289,6 +289,17 @@ func TestDecodeBatch(t *testing.T) {
 	}
 }
 
+func TestStarvesPollers(t *testing.T) {
+	for status, want := range map[string]bool{
+		`{"Status":"Running","ScheduleEntries":0,"ScheduleRunning":false,"AuthEnabled":false,"AuthMode":"promiscuous","SupportsUserManagement":false}`: true,
+		`{"Status":"Running","ScheduleEntries":0,"ScheduleRunning":false}`:                                                                             false,
+		`{"Status":"Running","AuthMode":"promiscuous","Server":"beacon hub"}`:                                                                          false,
+		`<html>`: false,
+	} {
+		require.Equal(t, want, protocol.StarvesPollers([]byte(status)), status)
+	}
+}
+
 func TestDecodeCurrent(t *testing.T) {
 	hashes, ok := protocol.DecodeCurrent([]byte(`{"BeaconID":"b","CurrentWorkItems":["a","b"]}`))
 	require.True(t, ok)

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -53,6 +54,9 @@ type Config struct {
 	Reject string
 	// Generous pushes items whether there is room or not.
 	Generous bool
+	// MaxFrame is the largest text frame that the server survives; 0 means what
+	// the real ones do: 100 MiB on ERA, 256 MiB on HEAD.
+	MaxFrame int
 	// TLS, if not nil, has the server speak HTTPS, with a certificate of its
 	// own that Certificate gives unless TLS has one.
 	TLS *tls.Config
@@ -61,6 +65,7 @@ type Config struct {
 // A Coordinator is such a server. It implements beacontest.Coordinator. It is
 // safe for concurrent use.
 type Coordinator struct {
+	t      testing.TB
 	cfg    Config
 	server *httptest.Server
 	socks  sync.WaitGroup
@@ -83,6 +88,7 @@ type Coordinator struct {
 	maxLoad   int
 	active    []string // of the last sign of life
 	drained   bool
+	held      bool
 	canceled  []protocol.Cancellation // for answers, until the item is reported
 	changed   chan struct{}
 }
@@ -97,6 +103,7 @@ type record struct {
 type socket struct {
 	conn *websocket.Conn
 	out  chan []byte
+	id   string // of the beacon that registered here last
 }
 
 type work struct {
@@ -104,13 +111,17 @@ type work struct {
 	hash     string
 	beacon   string // who has it, "" while it waits
 	done     bool
+	stalled  bool
+	ticked   bool // given out by the scheduler: progress is refused
+	alive    bool // since the last Stall
 	progress []beacon.Progress
 }
 
 // Start runs a server until the test ends.
 func Start(t testing.TB, cfg Config) *Coordinator {
-	c := &Coordinator{cfg: cfg, sessions: map[string]bool{}, beacons: map[string]*record{}, byHash: map[string]*work{}, load: map[string]int{}, changed: make(chan struct{})}
+	c := &Coordinator{t: t, cfg: cfg, sessions: map[string]bool{}, beacons: map[string]*record{}, byHash: map[string]*work{}, load: map[string]int{}, changed: make(chan struct{})}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", c.status)
 	mux.HandleFunc("POST /1.0/Authenticate", c.authenticate)
 	mux.HandleFunc("POST /Beacon/Register", c.private(c.register))
 	mux.HandleFunc("POST /Beacon/Work/Poll", c.private(c.poll))
@@ -161,6 +172,57 @@ func Start(t testing.TB, cfg Config) *Coordinator {
 		c.server.Close()
 	})
 	return c
+}
+
+// Tick is a run of HEAD's scheduler: what waits is Dispatched to any beacon with
+// room. On a socket it arrives, and its progress is refused; from a beacon that
+// polls it is gone, since a poll gives out only what is Pending.
+func (c *Coordinator) Tick() {
+	c.locked(func() {
+		c.waiting = slices.DeleteFunc(c.waiting, func(w *work) bool {
+			for _, b := range c.beacons {
+				if c.load[b.ID] < b.MaxConcurrent {
+					c.give(w, b)
+					w.ticked = true
+					if b.socket != nil {
+						b.socket.send(frame(w))
+					}
+					return true
+				}
+			}
+			return false
+		})
+	})
+}
+
+// Stall drops the items that have given no sign of life since the last call, as
+// HEAD does with those that are silent for two minutes.
+func (c *Coordinator) Stall() {
+	c.locked(func() {
+		for _, w := range c.byHash {
+			if w.beacon != "" && !w.done && !w.ticked && !w.alive {
+				w.done, w.stalled = true, true
+				c.load[w.beacon]--
+			}
+			w.alive = false
+		}
+	})
+}
+
+// Stalled reports whether an item was dropped because it gave no sign of life.
+func (c *Coordinator) Stalled(hash string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.byHash[hash]
+	return w != nil && w.stalled
+}
+
+func (c *Coordinator) status(w http.ResponseWriter, _ *http.Request) {
+	status := map[string]any{"Status": "Running", "ScheduleEntries": 0, "ScheduleRunning": false}
+	if c.cfg.Flavour != ERA {
+		status["AuthEnabled"], status["AuthMode"], status["SupportsUserManagement"] = false, "promiscuous", false
+	}
+	answer(w, http.StatusOK, status)
 }
 
 // URL is where the server is, its prefix included.
@@ -249,6 +311,14 @@ func (c *Coordinator) Push(items ...beacon.WorkItem) {
 	}
 }
 
+// Queue takes items in and gives them to nobody: that is left to Tick, to polls,
+// and to whatever makes room.
+func (c *Coordinator) Queue(items ...beacon.WorkItem) {
+	c.locked(func() { c.held = true })
+	c.Push(items...)
+	c.locked(func() { c.held = false })
+}
+
 // PushRaw is Push for an item whose JSON is malformed.
 func (c *Coordinator) PushRaw(hash, raw string) {
 	c.locked(func() {
@@ -280,7 +350,7 @@ func frame(w *work) []byte {
 // push gives an item to a connected beacon with room; mu is held.
 func (c *Coordinator) push(w *work) bool {
 	for _, b := range c.beacons {
-		if b.socket != nil && (c.cfg.Generous || c.load[b.ID] < b.MaxConcurrent) {
+		if !c.held && b.socket != nil && (c.cfg.Generous || c.load[b.ID] < b.MaxConcurrent) {
 			c.give(w, b)
 			b.socket.send(frame(w))
 			return true
@@ -291,7 +361,7 @@ func (c *Coordinator) push(w *work) bool {
 
 // give notes that a beacon has an item; mu is held.
 func (c *Coordinator) give(w *work, b *record) {
-	w.beacon = b.ID
+	w.beacon, w.alive = b.ID, true
 	c.load[b.ID]++
 	c.maxLoad = max(c.maxLoad, c.load[b.ID])
 }
@@ -698,7 +768,8 @@ func (c *Coordinator) progressed(w http.ResponseWriter, r *http.Request) {
 
 func (c *Coordinator) note(hash string, p protocol.Progress) (ok bool) {
 	c.locked(func() {
-		if w := c.byHash[hash]; w != nil && !w.done {
+		if w := c.byHash[hash]; w != nil && !w.done && !w.ticked {
+			w.alive = true
 			w.progress = append(w.progress, p.Beacon())
 			ok = true
 		}
@@ -717,7 +788,7 @@ func (c *Coordinator) upgrade(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	conn.SetReadLimit(256 << 20)
+	conn.SetReadLimit(300 << 20)
 	s := &socket{conn: conn, out: make(chan []byte, 1<<16)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var writer sync.WaitGroup
@@ -738,6 +809,11 @@ func (c *Coordinator) upgrade(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		_ = conn.CloseNow()
 		c.locked(func() {
+			// The trap of HEAD: the end of a socket is that of the beacon which
+			// registered on it, also when it has another one by now.
+			if c.cfg.Flavour != ERA && c.beacons[s.id] != nil {
+				c.remove(s.id)
+			}
 			for id, b := range c.beacons {
 				if b.socket == s {
 					c.remove(id)
@@ -752,6 +828,9 @@ func (c *Coordinator) upgrade(w http.ResponseWriter, r *http.Request) {
 		}
 		if kind != websocket.MessageText {
 			continue
+		}
+		if !utf8.Valid(raw) || len(raw) > c.deadly() {
+			c.t.Errorf("a text frame of %d bytes, UTF-8 %v: the real server would be dead now", len(raw), utf8.Valid(raw))
 		}
 		c.mu.Lock()
 		onFrame := c.onFrame
@@ -768,6 +847,17 @@ func (c *Coordinator) upgrade(w http.ResponseWriter, r *http.Request) {
 }
 
 var errRejected = errors.New("rejected")
+
+// deadly is the size of a text frame beyond which the real server ends.
+func (c *Coordinator) deadly() int {
+	if c.cfg.MaxFrame > 0 {
+		return c.cfg.MaxFrame
+	}
+	if c.cfg.Flavour == ERA {
+		return 100 << 20
+	}
+	return 256 << 20
+}
 
 func (c *Coordinator) frame(s *socket, raw []byte) error {
 	var m struct {
@@ -794,6 +884,7 @@ func (c *Coordinator) frame(s *socket, raw []byte) error {
 		}
 		c.locked(func() {
 			b := c.add(m.Registration, s)
+			s.id = b.ID
 			text, _ := protocol.Encode(map[string]string{"EventType": protocol.EventRegistered, "BeaconID": b.ID})
 			s.send(text)
 			c.pushWaiting()

@@ -19,12 +19,16 @@ import (
 // failures in a row after which the link counts as lost.
 const failures = 3
 
-// Dial makes a transport.Dial that logs in, registers and asks for work.
-//
-// A server newer than March 2026 hands work to pollers only if they ask within
-// half a second of its arrival, unless it is told otherwise; a shorter
-// Config.PollInterval helps.
+// hasty is how often at least a server is asked whose scheduler gives work away
+// twice a second, to nobody if nobody has asked before.
+const hasty = 200 * time.Millisecond
+
+// Dial makes a transport.Dial that logs in, registers and asks for work. Servers
+// of Ultravisor since April 2026 give work to pollers only if they ask within half
+// a second of its arrival; they are asked five times a second, whatever
+// Config.PollInterval says.
 func Dial(cfg session.Config) transport.Dial {
+	var lost identities
 	return func(ctx context.Context) (transport.Session, error) {
 		client, err := session.NewClient(cfg)
 		if err != nil {
@@ -38,8 +42,14 @@ func Dial(cfg session.Config) transport.Dial {
 			client.Close()
 			return nil, fmt.Errorf("connect by HTTP: %w", err)
 		}
-		client.Renewed = client.Register
-		s := &polling{client: client, intake: session.NewIntake(client.Config(), 0), due: make(chan struct{}, 1)}
+		client.Renewed = client.Supersede
+		client.Inherit(lost.take())
+		asking := client.Config()
+		if asking.PollInterval > hasty && client.StarvesPollers(ctx) {
+			asking.PollInterval = hasty
+			asking.Logger.Info("this server gives work to beacons that poll only if they ask quickly", "interval", hasty)
+		}
+		s := &polling{client: client, intake: session.NewIntake(asking, 0), lost: &lost, due: make(chan struct{}, 1)}
 		client.Canceled = s.intake.Cancel
 		s.life, s.end = context.WithCancelCause(context.Background())
 		s.tasks.Go(s.poll)
@@ -48,9 +58,31 @@ func Dial(cfg session.Config) transport.Dial {
 	}
 }
 
+// identities are those of sessions that were lost: the server of March 2026 would
+// keep them for ever, and keep work for them.
+type identities struct {
+	mu  sync.Mutex
+	ids []string
+}
+
+func (i *identities) add(ids []string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.ids = append(i.ids, ids...)
+}
+
+func (i *identities) take() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	ids := i.ids
+	i.ids = nil
+	return ids
+}
+
 type polling struct {
 	client *session.Client
 	intake *session.Intake
+	lost   *identities
 
 	life  context.Context // of the session; its cause says why it ended
 	end   context.CancelCauseFunc
@@ -168,6 +200,9 @@ func (s *polling) heartbeat() {
 			log.Warn("the server no longer knows this beacon; registering again", "beacon", id)
 			err = s.client.RegisterAgain(s.life, id)
 		}
+		if err == nil && len(active) == 0 {
+			err = s.client.Leave(s.life)
+		}
 		if err != nil && s.life.Err() == nil {
 			log.Warn("heartbeat failed", "err", err)
 		}
@@ -230,8 +265,10 @@ func (s *polling) Close(ctx context.Context) error {
 		}
 		s.end(nil)
 		s.tasks.Wait()
-		if !lost {
-			err = s.client.Deregister(ctx)
+		if lost {
+			s.lost.add(s.client.Identities())
+		} else {
+			err = errors.Join(s.client.Leave(ctx), s.client.Deregister(ctx))
 		}
 		s.client.Close()
 	})

@@ -70,6 +70,7 @@ type Client struct {
 
 	mu           sync.Mutex
 	beaconID     string
+	earlier      []string // ids that the server may still know
 	registration protocol.Registration
 	logins       int // counts successful answers to Authenticate
 }
@@ -263,6 +264,13 @@ func (c *Client) RegisterAgain(ctx context.Context, unknown string) error {
 		return nil
 	}
 	return c.Register(ctx)
+}
+
+// StarvesPollers asks whether the server is one that gives work to beacons that
+// poll only if they ask quickly. A server that does not say is none.
+func (c *Client) StarvesPollers(ctx context.Context) bool {
+	status, answer, err := c.do(ctx, http.MethodGet, protocol.PathStatus, nil, smallAnswer)
+	return err == nil && status == http.StatusOK && protocol.StarvesPollers(answer)
 }
 
 // Current is what a server thinks that a beacon works on.
@@ -537,6 +545,57 @@ func (c *Client) Retire(ctx context.Context, earlier string) error {
 		return nil
 	}
 	return c.deregister(ctx, earlier)
+}
+
+// Supersede registers anew, and notes the earlier identity if the server has
+// given another one: Leave removes it.
+func (c *Client) Supersede(ctx context.Context) error {
+	earlier := c.BeaconID()
+	if err := c.Register(ctx); err != nil {
+		return err
+	}
+	if earlier != "" && earlier != c.BeaconID() {
+		c.mu.Lock()
+		c.earlier = append(c.earlier, earlier)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// Identities are all that the server may know this beacon by.
+func (c *Client) Identities() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append(slices.Clone(c.earlier), c.beaconID)
+}
+
+// Inherit has Leave remove identities of lost sessions, but for the present one.
+func (c *Client) Inherit(ids []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		if id != "" && id != c.beaconID {
+			c.earlier = append(c.earlier, id)
+		}
+	}
+}
+
+// Leave removes the earlier identities of this beacon. What they were given the
+// server gives out again, so it is for when nothing is left of that.
+func (c *Client) Leave(ctx context.Context) error {
+	c.mu.Lock()
+	earlier := c.earlier
+	c.earlier = nil
+	c.mu.Unlock()
+	for i, id := range earlier {
+		if err := c.Retire(ctx, id); err != nil {
+			c.mu.Lock()
+			c.earlier = append(c.earlier, earlier[i:]...)
+			c.mu.Unlock()
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *Client) deregister(ctx context.Context, id string) error {

@@ -31,12 +31,12 @@ type Intake struct {
 	items   []entry
 	bytes   int
 	waiting bool
-	eager   bool            // the last poll yielded an item
-	pollAt  time.Time       // not before
-	stalled chan struct{}   // closed while Push waits
-	polling bool            // a poll is under way
-	again   bool            // a report arrived since it began
-	watched map[string]bool // hashes; true for those that arrived again
+	eager   bool          // the last poll yielded an item
+	pollAt  time.Time     // not before
+	stalled chan struct{} // closed while Push waits
+	polling bool          // a poll is under way
+	again   bool          // a report arrived since it began
+	watched map[string][]*Watch
 	closed  bool
 
 	ready chan struct{} // an item is there
@@ -172,29 +172,41 @@ func (in *Intake) Counts() bool {
 	return in.counts
 }
 
-// Watch has the intake note whether items arrive again, Unwatch says of one
-// whether it did.
-func (in *Intake) Watch(hash string) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.watched == nil {
-		in.watched = map[string]bool{}
-	}
-	in.watched[hash] = false
+// A Watch notes whether an item arrives again.
+type Watch struct {
+	hash    string
+	arrived bool
 }
 
-// Unwatch ends Watch.
-func (in *Intake) Unwatch(hash string) (arrived bool) {
+// Watch begins to watch for an item, until Unwatch.
+func (in *Intake) Watch(hash string) *Watch {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	arrived = in.watched[hash]
-	delete(in.watched, hash)
-	return arrived
+	w := &Watch{hash: hash}
+	if in.watched == nil {
+		in.watched = map[string][]*Watch{}
+	}
+	in.watched[hash] = append(in.watched[hash], w)
+	return w
+}
+
+// Unwatch ends a watch, which may have been ended before, and says whether the
+// item has arrived.
+func (in *Intake) Unwatch(w *Watch) (arrived bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	left := slices.DeleteFunc(in.watched[w.hash], func(x *Watch) bool { return x == w })
+	if len(left) == 0 {
+		delete(in.watched, w.hash)
+	} else {
+		in.watched[w.hash] = left
+	}
+	return w.arrived
 }
 
 func (in *Intake) add(e entry) {
-	if _, ok := in.watched[e.item.Hash]; ok {
-		in.watched[e.item.Hash] = true
+	for _, w := range in.watched[e.item.Hash] {
+		w.arrived = true
 	}
 	in.counts = in.counts || e.item.Attempt > 0
 	in.items = append(in.items, e)

@@ -96,11 +96,12 @@ func (s *socket) send(ctx context.Context, reports []transport.Report, frames []
 		return framed, nil // nobody reads, so no answer could arrive
 	}
 	hashes := make([]string, len(framed))
+	watches := map[int]*session.Watch{}
 	for k, i := range framed {
 		hashes[k] = reports[i].Hash
 		if reports[i].Failed { // what a server tries again at once is no report that was lost
-			s.intake.Watch(hashes[k])
-			defer s.intake.Unwatch(hashes[k])
+			watches[i] = s.intake.Watch(hashes[k])
+			defer s.intake.Unwatch(watches[i])
 		}
 	}
 	if err := s.write(ctx, frames...); err != nil {
@@ -112,7 +113,7 @@ func (s *socket) send(ctx context.Context, reports []transport.Report, frames []
 		return nil, err
 	}
 	for _, k := range listed {
-		if i := framed[k]; !reports[i].Failed || !s.intake.Unwatch(reports[i].Hash) {
+		if i := framed[k]; watches[i] == nil || !s.intake.Unwatch(watches[i]) {
 			unsure = append(unsure, i)
 		}
 	}
