@@ -33,6 +33,7 @@ const (
 var (
 	errUnavailable = errors.New("the hub cannot write this down now")
 	errClosing     = errors.New("the hub is shutting down")
+	errTaken       = errors.New("another hub has begun to use the journal, which is for one")
 )
 
 // A coordinator is this hub's part in the ledger that all hubs share: it writes
@@ -45,8 +46,10 @@ var (
 // any two of these steps.
 type coordinator struct {
 	cfg     Config
+	life    context.Context //nolint:containedctx // that of run, for what is begun by the journal
 	log     *slog.Logger
 	journal journal.Journal
+	files   *files
 	ready   chan struct{} // closed when the ledger is up to date
 	failed  chan struct{} // closed when the hub cannot go on
 
@@ -61,6 +64,7 @@ type coordinator struct {
 	watchers map[string][]*watcher
 	broken   error // for good
 	leaving  bool
+	lost     bool // another hub has the journal, which is for one
 
 	pmu     sync.Mutex
 	waiting []*proposal
@@ -77,6 +81,8 @@ type coordinator struct {
 	full   atomic.Bool   // there is no room in the journal
 	saving chan uint64   // a snapshot is wanted
 
+	loading sync.WaitGroup // items whose settings are fetched
+
 	seen   sync.Mutex
 	polled map[string]time.Time // beacons that polled here
 }
@@ -92,10 +98,10 @@ type proposal struct {
 	done func(error)
 }
 
-func newCoordinator(cfg Config) *coordinator {
+func newCoordinator(cfg Config, files *files) *coordinator {
 	name := instanceName()
 	return &coordinator{
-		cfg: cfg, log: cfg.Log, journal: cfg.Journal, name: name, called: name, flight: map[uint64][]*proposal{},
+		cfg: cfg, log: cfg.Log, journal: cfg.Journal, files: files, name: name, called: name, flight: map[uint64][]*proposal{},
 		ledger: ledger.New(), ready: make(chan struct{}), failed: make(chan struct{}), compact: cfg.SnapshotBytes,
 		sockets: map[uint64]*socket{}, watchers: map[string][]*watcher{}, polled: map[string]time.Time{},
 		wake: make(chan struct{}, 1), alarm: make(chan struct{}, 1), landed: make(chan struct{}, 1), saving: make(chan uint64, 1),
@@ -118,7 +124,9 @@ func signal(c chan struct{}) {
 // part, until ctx is done.
 func (c *coordinator) run(ctx context.Context) {
 	var tasks sync.WaitGroup
+	defer c.loading.Wait()
 	defer tasks.Wait()
+	c.life = ctx
 	if err := c.begin(ctx, &tasks); err != nil && ctx.Err() == nil {
 		c.fail(err)
 	}
@@ -269,7 +277,7 @@ func (c *coordinator) load(ctx context.Context) (uint64, error) {
 // enlist makes this hub one of those that the ledger knows, before anything
 // else that waits. It is called with mu held, for reading at least.
 func (c *coordinator) enlist(done func(error)) {
-	entries := []ledger.Entry{{Start: &ledger.Start{URL: c.cfg.URL, Alone: !c.journal.Shared()}}}
+	entries := []ledger.Entry{{Start: &ledger.Start{URL: c.cfg.URL, Files: c.files.name(), Alone: !c.journal.Shared()}}}
 	if settings := c.cfg.settings(); !settings.Same(c.ledger.Settings()) {
 		if len(c.ledger.Hubs()) > 0 {
 			c.log.Warn("the settings of this hub differ from those in force, and replace them for all hubs")
@@ -588,6 +596,9 @@ func (c *coordinator) apply(r journal.Record) error {
 		}
 	}
 	c.act(events)
+	if c.lost {
+		return errTaken
+	}
 	for i, p := range mine {
 		var err error
 		if errors.Is(answers[i].Err, ledger.ErrUnknownHub) {
@@ -625,7 +636,11 @@ func (c *coordinator) act(events []ledger.Event) {
 	for _, e := range events {
 		switch e.Kind {
 		case ledger.HubGone:
-			if e.Hub == c.name && !c.leaving {
+			switch {
+			case e.Hub != c.name || c.leaving:
+			case !c.journal.Shared():
+				c.lost = true
+			default:
 				c.log.Warn("this hub was silent for so long that the others have taken it for gone; it begins anew")
 				c.restart()
 			}
@@ -882,6 +897,20 @@ func (c *coordinator) disconnect(s *socket) {
 			c.log.Warn("a disconnection is not written down; the beacon's items wait until it is missed", "beacon", id, "error", err)
 		}
 	})
+}
+
+// needs reports whether an item that is known needs a file.
+func (c *coordinator) needs(file string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.ledger.Needs(file)
+}
+
+// secret signs what callers bring back.
+func (c *coordinator) secret() []byte {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.ledger.Secret()
 }
 
 // watch has w told of all that happens to an item from now on. It is called

@@ -519,7 +519,7 @@ func TestViews(t *testing.T) {
 // its way, and then the reason.
 func TestTheReasonComesLast(t *testing.T) {
 	s := start(t, hub.Config{})
-	const items = 32 // of almost a megabyte: more than fits between the two
+	const items = 12 // of almost a megabyte: more than fits between the two
 	w := s.join("slow", items, "A")
 	for range items {
 		s.enqueue(`{"Capability":"A","Settings":{"Text":"` + strings.Repeat("x", 1<<20-1000) + `"}}`)

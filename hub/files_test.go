@@ -20,7 +20,7 @@ import (
 	"github.com/ultravisor/beacon/protocol"
 )
 
-func (s *server) store(name, content string) protocol.StoredFile {
+func (s *testServer) store(name, content string) protocol.StoredFile {
 	s.t.Helper()
 	a := s.post("/Beacon/File?name="+name, content)
 	require.Equal(s.t, http.StatusOK, a.status, "%s", a.raw)
@@ -37,7 +37,7 @@ func TestFiles(t *testing.T) {
 	file := s.store("my%20f%C3%BCr.bin", content)
 	require.Equal(t, int64(10), file.Size)
 	require.Equal(t, hex.EncodeToString(sum[:]), file.SHA256)
-	require.Regexp(t, `^/Beacon/File/[a-z2-7]{52}/my%20f%C3%BCr\.bin$`, file.URL)
+	require.Regexp(t, `^/Beacon/File/d[a-z2-7]{62}/my%20f%C3%BCr\.bin$`, file.URL)
 	etag := `"` + file.SHA256 + `"`
 
 	tests := map[string]struct {
@@ -69,7 +69,7 @@ func TestFiles(t *testing.T) {
 	again := s.call(http.MethodPut, "/Beacon/File", "")
 	require.Equal(t, http.StatusOK, again.status, "a file may be empty and without a name")
 	for _, path := range []string{
-		strings.Replace(file.URL, "my", "your", 1), "/Beacon/File/" + strings.Repeat("a", 52) + "/x", "/Beacon/File/..%2F..%2Fetc/passwd",
+		strings.Replace(file.URL, "my", "your", 1), "/Beacon/File/" + strings.Split(file.URL, "/")[3][:11] + strings.Repeat("a", 52) + "/x", "/Beacon/File/..%2F..%2Fetc/passwd",
 	} {
 		require.Equal(t, http.StatusNotFound, s.get(path).status)
 	}
@@ -81,9 +81,9 @@ func TestFiles(t *testing.T) {
 	require.NoError(t, s.hub.Close(t.Context()))
 	id := strings.Split(file.URL, "/")[3]
 	files := filepath.Join(dir, "files")
-	part := filepath.Join(files, strings.Repeat("b", 52)+".part")
+	part := filepath.Join(files, id[:11]+strings.Repeat("b", 52)+".part")
 	foreign := filepath.Join(files, "foreign.json")
-	torn := filepath.Join(files, strings.Repeat("c", 52))
+	torn := filepath.Join(files, id[:11]+strings.Repeat("c", 52))
 	for _, path := range []string{part, foreign, torn, torn + ".json"} {
 		require.NoError(t, os.WriteFile(path, []byte("{}x"), 0o600))
 	}
@@ -107,7 +107,7 @@ func TestFileLimits(t *testing.T) {
 	s.store("a", strings.Repeat("x", 50))
 	entries, err := os.ReadDir(filepath.Join(dir, "files"))
 	require.NoError(t, err)
-	require.Len(t, entries, 4, "what was refused leaves nothing")
+	require.Len(t, entries, 5, "what was refused leaves nothing")
 
 	// A data directory that cannot be: uploads say so, all else works.
 	blocked := filepath.Join(t.TempDir(), "file")
@@ -125,9 +125,9 @@ func TestUploadThatBreaksOff(t *testing.T) {
 	_, err = io.WriteString(conn, "POST /Beacon/File?name=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nbegun")
 	require.NoError(t, err)
 	files := filepath.Join(dir, "files")
-	s.eventually("begun", func() bool { entries, err := os.ReadDir(files); return err == nil && len(entries) == 1 })
+	s.eventually("begun", func() bool { entries, err := os.ReadDir(files); return err == nil && len(entries) == 2 })
 	require.NoError(t, conn.Close())
-	s.eventually("cleared away", func() bool { entries, err := os.ReadDir(files); return err == nil && len(entries) == 0 })
+	s.eventually("cleared away", func() bool { entries, err := os.ReadDir(files); return err == nil && len(entries) == 1 })
 }
 
 func TestResultUpload(t *testing.T) {

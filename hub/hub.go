@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/ultravisor/beacon/hub/journal"
 	"github.com/ultravisor/beacon/hub/ledger"
+	"github.com/ultravisor/beacon/hub/object"
 )
 
 // Config bounds a Hub. Its zero value works.
@@ -54,8 +56,14 @@ type Config struct {
 	// said what it has may not say so; 0 means 3 minutes.
 	ListingGrace time.Duration
 	StallTimeout time.Duration
-	// FileSize and FileBytes bound one uploaded file and all of them, FileAge
-	// their time; 0 means 4 GiB, 16 GiB and 24 hours.
+	// Objects is where files are kept that all hubs of a journal should find; nil
+	// means that there is no such place. ShareSize is up to which size they go
+	// there; 0 means 64 MiB.
+	Objects   object.Store
+	ShareSize int64
+	// FileSize and FileBytes bound one uploaded file and all those on the disk,
+	// FileAge the time of those that no item needs; 0 means 4 GiB, 16 GiB and 24
+	// hours.
 	FileSize  int64
 	FileBytes int64
 	FileAge   time.Duration
@@ -70,6 +78,7 @@ type Hub struct {
 	hosts    map[string]bool
 	core     *coordinator
 	files    *files
+	between  *http.Transport // to other hubs
 	sessions *sessions
 	routes   []route
 
@@ -93,17 +102,22 @@ func New(cfg Config) *Hub {
 		cfg:      cfg,
 		log:      cfg.Log,
 		hosts:    map[string]bool{},
-		core:     newCoordinator(cfg),
+		between:  &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: time.Minute},
 		sessions: newSessions(),
-		files: newFiles(cfg.Log, cfg.DataDir, fileLimits{
+		files: newFiles(cfg.Log, cfg.DataDir, cfg.Objects, fileLimits{
 			size: cmp.Or(cfg.FileSize, 4<<30), total: cmp.Or(cfg.FileBytes, 16<<30), age: cmp.Or(cfg.FileAge, 24*time.Hour),
+			share: cmp.Or(cfg.ShareSize, 64<<20),
 		}),
 	}
+	h.core = newCoordinator(cfg, h.files)
 	for _, host := range cfg.AllowedHosts {
 		h.hosts[strings.ToLower(host)] = true
 	}
 	h.routes = h.table()
 	h.ctx, h.stop = context.WithCancel(context.Background())
+	if u, err := url.Parse(cfg.URL); err == nil && u.Host != "" {
+		h.hosts[hostname(u.Host)] = true
+	}
 	h.active.Go(func() { h.core.run(h.ctx) })
 	h.active.Go(h.sweep)
 	return h
@@ -146,7 +160,7 @@ func (h *Hub) sweep() {
 			return
 		case <-minute.C:
 		}
-		h.files.sweep()
+		h.files.sweep(h.ctx, h.core.needs)
 		h.sessions.sweep()
 	}
 }
@@ -175,6 +189,7 @@ func (h *Hub) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("close the hub: requests are still being answered: %w", ctx.Err())
 	}
+	h.between.CloseIdleConnections()
 	if err := h.files.close(); err != nil {
 		return fmt.Errorf("close the hub: %w", err)
 	}

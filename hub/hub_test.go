@@ -28,21 +28,31 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds what a test waits for; it is no measure of anything.
 const patience = 20 * time.Second
 
-type server struct {
+type testServer struct {
 	t   *testing.T
 	url string
 	hub *hub.Hub
 	web *httptest.Server
 }
 
-func start(t *testing.T, cfg hub.Config) *server {
+func start(t *testing.T, cfg hub.Config) *testServer {
+	t.Helper()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	return startOn(t, httptest.NewUnstartedServer(nil), cfg)
+}
+
+// startOn starts a hub behind a listener that is there.
+func startOn(t *testing.T, web *httptest.Server, cfg hub.Config) *testServer {
 	t.Helper()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	h := hub.New(cfg)
-	web := httptest.NewServer(h)
-	s := &server{t, web.URL, h, web}
+	web.Config.Handler = h
+	web.Start()
+	s := &testServer{t, web.URL, h, web}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -65,7 +75,7 @@ func (a answer) json(t *testing.T) map[string]any {
 	return out
 }
 
-func (s *server) call(method, path, body string, header ...string) answer {
+func (s *testServer) call(method, path, body string, header ...string) answer {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -85,18 +95,18 @@ func (s *server) call(method, path, body string, header ...string) answer {
 	return answer{response.StatusCode, response.Header, raw}
 }
 
-func (s *server) post(path, body string, header ...string) answer {
+func (s *testServer) post(path, body string, header ...string) answer {
 	s.t.Helper()
 	return s.call(http.MethodPost, path, body, header...)
 }
 
-func (s *server) get(path string) answer {
+func (s *testServer) get(path string) answer {
 	s.t.Helper()
 	return s.call(http.MethodGet, path, "")
 }
 
 // enqueue returns the hash of a new item.
-func (s *server) enqueue(body string, header ...string) string {
+func (s *testServer) enqueue(body string, header ...string) string {
 	s.t.Helper()
 	a := s.post("/Beacon/Work/Enqueue", body, header...)
 	require.Equal(s.t, http.StatusOK, a.status, "%s", a.raw)
@@ -106,7 +116,7 @@ func (s *server) enqueue(body string, header ...string) string {
 	return out.WorkItemHash
 }
 
-func (s *server) record(hash string) protocol.WorkRecord {
+func (s *testServer) record(hash string) protocol.WorkRecord {
 	s.t.Helper()
 	a := s.get("/Beacon/Work/" + url.PathEscape(hash))
 	require.Equal(s.t, http.StatusOK, a.status, "%s", a.raw)
@@ -115,13 +125,13 @@ func (s *server) record(hash string) protocol.WorkRecord {
 	return out
 }
 
-func (s *server) eventually(why string, check func() bool) {
+func (s *testServer) eventually(why string, check func() bool) {
 	s.t.Helper()
 	require.Eventually(s.t, check, patience, 2*time.Millisecond, why)
 }
 
 // later runs a request that is answered in its own time.
-func (s *server) later(path, body string) <-chan answer {
+func (s *testServer) later(path, body string) <-chan answer {
 	out := make(chan answer, 1)
 	s.t.Helper()
 	go func() {
@@ -137,7 +147,7 @@ func (s *server) later(path, body string) <-chan answer {
 	return out
 }
 
-func (s *server) await(c <-chan answer) answer {
+func (s *testServer) await(c <-chan answer) answer {
 	s.t.Helper()
 	select {
 	case a := <-c:
@@ -155,7 +165,7 @@ type worker struct {
 	id   string
 }
 
-func (s *server) dial(header ...string) *worker {
+func (s *testServer) dial(header ...string) *worker {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -173,7 +183,7 @@ func (s *server) dial(header ...string) *worker {
 	return &worker{t: s.t, conn: conn}
 }
 
-func (s *server) join(name string, slots int, capabilities ...string) *worker {
+func (s *testServer) join(name string, slots int, capabilities ...string) *worker {
 	s.t.Helper()
 	w := s.dial()
 	w.register(name, slots, capabilities...)

@@ -42,7 +42,7 @@ func FuzzMessage(f *testing.F) {
 		require.NoError(t, err)
 		hash := ""
 		for range 3 {
-			item, err := h.submit(&ledger.Spec{Tenant: "default", Capability: "A", Action: "B"}, nil)
+			item, err := h.submit(ctx, &ledger.Spec{Tenant: "default", Capability: "A", Action: "B"}, nil)
 			require.NoError(t, err)
 			if hash == "" {
 				hash = item.Hash
@@ -54,7 +54,7 @@ func FuzzMessage(f *testing.F) {
 				if m.WorkItemHash == "HASH" {
 					m.WorkItemHash = hash
 				}
-				h.handle(s, m, raw)
+				h.handle(ctx, s, m, raw)
 			}
 		}
 		require.True(t, s.settled(ctx) || s.ended())
@@ -77,7 +77,7 @@ func FuzzMessage(f *testing.F) {
 		}
 		// Whoever it is now, its end leaves nothing running where nobody is.
 		h.core.disconnect(s)
-		_, err = h.submit(&ledger.Spec{Tenant: "default", Capability: "Z"}, nil)
+		_, err = h.submit(ctx, &ledger.Spec{Tenant: "default", Capability: "Z"}, nil)
 		require.NoError(t, err)
 		h.core.mu.RLock()
 		defer h.core.mu.RUnlock()

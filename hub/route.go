@@ -73,6 +73,9 @@ func (h *Hub) table() []route {
 		on("POST /Beacon/File", h.upload),
 		on("PUT /Beacon/File", h.upload),
 		on("GET /Beacon/File/:id/:name", h.download),
+		on("GET /Beacon/Upload/:id", h.uploadProgress),
+		on("PATCH /Beacon/Upload/:id", h.uploadPiece),
+		on("DELETE /Beacon/Upload/:id", h.uploadAborted),
 
 		on("GET /Beacon", h.listBeacons),
 		on("GET /Beacon/:id", h.beacon),

@@ -37,6 +37,7 @@ const mostOutbox = 64 << 20
 type socket struct {
 	conn     *websocket.Conn
 	session  string
+	base     string // how the worker addresses this hub
 	link     uint64
 	beacon   string // guarded by the coordinator's mutex; empty until registered
 	lastRead atomic.Int64
@@ -181,6 +182,7 @@ func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	conn.SetReadLimit(mostResult)
 	s = newSocket(conn, sessionOf(r))
+	s.base = h.baseOf(r)
 	h.core.connect(s)
 	// Reading ends with the connection, never by a context: that would cut off
 	// the close frame that tells the worker why.
@@ -290,7 +292,7 @@ func (h *Hub) read(ctx context.Context, s *socket) error {
 		}
 		in := noted{frame, &s.lastRead}
 		if kind == websocket.MessageBinary {
-			if err := h.receive(s, pending, in); err != nil {
+			if err := h.receive(ctx, s, pending, in); err != nil {
 				return err
 			}
 			pending = nil
@@ -314,13 +316,13 @@ func (h *Hub) read(ctx context.Context, s *socket) error {
 			pending = &announced{m.WorkItemHash, m.OutputFilename, m.OutputSize}
 			continue
 		}
-		h.handle(s, m, raw)
+		h.handle(ctx, s, m, raw)
 	}
 }
 
 // handle does what a message asks for. As on the real server there is no answer
 // to most of them, and unknown ones are ignored.
-func (h *Hub) handle(s *socket, m message, raw []byte) {
+func (h *Hub) handle(ctx context.Context, s *socket, m message, raw []byte) {
 	refused := func(a ledger.Answer) {
 		if a.Err != nil {
 			h.log.Info("message not accepted", "action", m.Action, "item", beacon.Excerpt(m.WorkItemHash, 200), "error", a.Err)
@@ -332,9 +334,9 @@ func (h *Hub) handle(s *socket, m message, raw []byte) {
 	case protocol.ActionHeartbeat:
 		h.socketHeartbeat(s, raw)
 	case protocol.ActionComplete:
-		h.report(s, h.finish(m.WorkItemHash, attempt(m.AttemptNumber), completion(m.Outputs, m.Log), h.core.beaconOf(s), ""), refused)
+		h.reportEnd(ctx, s, m, completion(m.Outputs, m.Log), refused)
 	case protocol.ActionError:
-		h.report(s, h.finish(m.WorkItemHash, attempt(m.AttemptNumber), failure(m.ErrorMessage, m.Log), h.core.beaconOf(s), ""), refused)
+		h.reportEnd(ctx, s, m, failure(m.ErrorMessage, m.Log), refused)
 	case protocol.ActionProgress:
 		p, err := decodeProgress(m.ProgressData)
 		if err != nil {
@@ -355,6 +357,16 @@ func (h *Hub) handle(s *socket, m message, raw []byte) {
 	default:
 		h.log.Debug("message ignored", "action", beacon.Excerpt(m.Action, 80))
 	}
+}
+
+func (h *Hub) reportEnd(ctx context.Context, s *socket, m message, outcome ledger.Outcome, applied func(ledger.Answer)) {
+	e, err := h.finish(ctx, m.WorkItemHash, attempt(m.AttemptNumber), outcome, h.core.beaconOf(s), "")
+	if err != nil {
+		h.log.Warn("a result is not kept; its worker's connection is closed", "item", beacon.Excerpt(m.WorkItemHash, 200), "error", err)
+		s.stop(closeAway, "the hub cannot keep the result")
+		return
+	}
+	h.report(s, e, applied)
 }
 
 // join registers the beacon that a socket is.
@@ -379,13 +391,13 @@ func (h *Hub) join(s *socket, raw []byte) {
 }
 
 // receive takes a binary frame: the announced file, or nothing that is wanted.
-func (h *Hub) receive(s *socket, pending *announced, in io.Reader) error {
+func (h *Hub) receive(ctx context.Context, s *socket, pending *announced, in io.Reader) error {
 	if pending == nil {
 		_, err := io.Copy(io.Discard, in)
 		return err
 	}
 	broken := &broken{r: in}
-	err := h.attach(pending.hash, pending.name, broken, int64(pending.size))
+	err := h.attach(ctx, pending.hash, pending.name, broken, int64(pending.size))
 	if broken.err != nil {
 		return broken.err
 	}

@@ -37,7 +37,7 @@ func (h *Hub) dispatchStream(reply responder, r *http.Request, _ []string) {
 				Error: "The stream was read too slowly and has lost data. The result will be at /Beacon/Work/" + item.Hash + ".",
 			})
 		case n.item != nil:
-			out.outcome(h.dispatched(n.item))
+			out.outcome(h.dispatched(r.Context(), n.item))
 		case n.aborted:
 			out.failure(protocol.Dispatched{WorkItemHash: item.Hash, Log: []string{}, Error: closingText})
 		default:

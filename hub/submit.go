@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -109,6 +110,7 @@ func spec(s protocol.Submission, key string) (*ledger.Spec, error) {
 		return nil, err
 	}
 	out := &ledger.Spec{
+		Files:  filesIn(settings),
 		Tenant: beacon.DefaultTenant, Capability: s.Capability, Action: s.Action, Settings: settings,
 		AffinityKey: s.AffinityKey, OnlyMatch: s.RequireAffinityMatch && s.AffinityKey != "",
 		TimeoutMs: s.TimeoutMs, Priority: *s.Priority, Attempts: s.MaxAttempts, BackoffMs: s.RetryBackoffMs, DelayMs: s.DelayMs,
@@ -128,8 +130,20 @@ func spec(s protocol.Submission, key string) (*ledger.Spec, error) {
 	return out, nil
 }
 
+// mostInline is the size up to which settings and results go into the journal, and
+// into every hub's memory with it, where there is another place for larger ones.
+const mostInline = 64 << 10
+
 // submit hands in an item. A watcher sees all that happens to it.
-func (h *Hub) submit(s *ledger.Spec, w *watcher) (ledger.Item, error) {
+func (h *Hub) submit(ctx context.Context, s *ledger.Spec, w *watcher) (ledger.Item, error) {
+	if len(s.Settings) > mostInline && h.files.shared != nil {
+		id, err := h.files.spill(ctx, s.Settings)
+		if err != nil {
+			return ledger.Item{}, err
+		}
+		s.Blob, s.Size, s.Settings = id, int64(len(s.Settings)), nil
+		s.Files = append(s.Files, id)
+	}
 	var item ledger.Item
 	var refused error
 	err := h.core.propose(ledger.Entry{Submit: &ledger.Submit{Spec: s}}, func(a ledger.Answer) {
@@ -169,7 +183,7 @@ func (h *Hub) notTaken(reply responder, err error) {
 		reply.refuse(http.StatusConflict, "This "+protocol.IdempotencyHeader+" was used for another work item. Use a new key for new work.")
 	case errors.Is(err, journal.ErrTooLarge):
 		reply.refuse(http.StatusRequestEntityTooLarge, "The work item is too large.")
-	case errors.Is(err, journal.ErrFull):
+	case errors.Is(err, journal.ErrFull) || errors.Is(err, errNoRoom):
 		h.log.Error("work item refused: there is no room on the disk", "error", err)
 		reply.refuse(http.StatusInsufficientStorage, "The hub has no room on its disk for more work. What it has taken is safe.")
 	default:
@@ -193,7 +207,7 @@ func (h *Hub) enqueue(reply responder, r *http.Request, _ []string) {
 		h.notTaken(reply, err)
 		return
 	}
-	item, err := h.submit(what, nil)
+	item, err := h.submit(r.Context(), what, nil)
 	if err != nil {
 		h.notTaken(reply, err)
 		return
@@ -217,7 +231,7 @@ func (h *Hub) begin(reply responder, r *http.Request, live bool) (ledger.Item, *
 	var item ledger.Item
 	if err == nil {
 		what.Waited, what.Live = true, live
-		item, err = h.submit(what, w)
+		item, err = h.submit(r.Context(), what, w)
 	}
 	if err != nil {
 		h.notTaken(reply, err)
@@ -269,7 +283,7 @@ func (h *Hub) dispatch(reply responder, r *http.Request, _ []string) {
 			if n.item.Status != protocol.StatusComplete {
 				status = http.StatusInternalServerError
 			}
-			reply.json(status, h.dispatched(n.item))
+			reply.json(status, h.dispatched(r.Context(), n.item))
 		case n.aborted:
 			reply.refuse(http.StatusServiceUnavailable, closingText)
 		default:
@@ -282,8 +296,12 @@ func (h *Hub) dispatch(reply responder, r *http.Request, _ []string) {
 const closingText = "The hub is shutting down."
 
 // dispatched is what a submitter who waits gets.
-func (h *Hub) dispatched(item *ledger.Item) protocol.Dispatched {
-	record := item.Record(nil, nil)
+func (h *Hub) dispatched(ctx context.Context, item *ledger.Item) protocol.Dispatched {
+	record, err := h.whole(ctx, item)
+	if err != nil {
+		h.log.Error("a result cannot be read", "item", item.Hash, "error", err)
+		return protocol.Dispatched{WorkItemHash: item.Hash, Log: []string{}, Error: "The result cannot be read now. It will be at /Beacon/Work/" + item.Hash + "."}
+	}
 	d := protocol.Dispatched{
 		Success: item.Status == protocol.StatusComplete, WorkItemHash: item.Hash,
 		Outputs: record.Outputs, Log: record.Log, Error: record.Error,
@@ -322,13 +340,43 @@ func (h *Hub) notFound(reply responder, hash string, err error) {
 	reply.refuse(http.StatusNotFound, "Work item ["+hash+"] not found.")
 }
 
+// whole is an item with all that is kept elsewhere.
+func (h *Hub) whole(ctx context.Context, item *ledger.Item) (protocol.WorkRecord, error) {
+	var settings json.RawMessage
+	var outcome *ledger.Outcome
+	if id := item.Spec.Blob; id != "" {
+		raw, err := h.files.spilled(ctx, id)
+		if err != nil {
+			return protocol.WorkRecord{}, err
+		}
+		settings = raw
+	}
+	if o := item.Outcome; o != nil && o.Blob != "" {
+		raw, err := h.files.spilled(ctx, o.Blob)
+		if err != nil {
+			return protocol.WorkRecord{}, err
+		}
+		outcome = &ledger.Outcome{}
+		if err := json.Unmarshal(raw, outcome); err != nil {
+			return protocol.WorkRecord{}, fmt.Errorf("read a result: %w", err)
+		}
+		outcome.Status, outcome.Error = o.Status, o.Error
+	}
+	return item.Record(settings, outcome), nil
+}
+
 func (h *Hub) work(reply responder, r *http.Request, args []string) {
 	item, err := h.core.get(args[0])
 	if err != nil {
 		h.notFound(reply, args[0], err)
 		return
 	}
-	reply.json(http.StatusOK, item.Record(nil, nil))
+	record, err := h.whole(r.Context(), &item)
+	if err != nil {
+		h.notFound(reply, args[0], err)
+		return
+	}
+	reply.json(http.StatusOK, record)
 }
 
 func (h *Hub) events(reply responder, r *http.Request, args []string) {
@@ -351,9 +399,13 @@ func (h *Hub) listWork(reply responder, r *http.Request, _ []string) {
 		if err != nil || item.Final() {
 			continue // it has ended meanwhile
 		}
-		raw, err := protocol.Encode(item.Record(nil, nil))
+		record, err := h.whole(r.Context(), &item)
+		var raw []byte
+		if err == nil {
+			raw, err = protocol.Encode(record)
+		}
 		if err != nil {
-			h.log.Error("work item cannot be encoded", "item", hash, "error", err)
+			h.log.Error("work item cannot be shown", "item", hash, "error", err)
 			continue
 		}
 		reply.limit(sendTimeout)

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -68,11 +69,11 @@ func (h *Hub) poll(reply responder, r *http.Request, _ []string) {
 	if r.Context().Err() != nil { // who asked is gone, and would lose the item
 		return
 	}
-	reply.json(http.StatusOK, polled{h.next(body.BeaconID), h.core.unwanted(body.BeaconID)})
+	reply.json(http.StatusOK, polled{h.next(r.Context(), body.BeaconID, h.baseOf(r)), h.core.unwanted(body.BeaconID)})
 }
 
 // next gives a beacon an item; nil when there is none for it.
-func (h *Hub) next(id string) *protocol.WorkItem {
+func (h *Hub) next(ctx context.Context, id, base string) *protocol.WorkItem {
 	h.core.mu.RLock()
 	known, has := h.core.ledger.Beacon(id) != nil, h.core.ledger.Has(id)
 	h.core.mu.RUnlock()
@@ -82,48 +83,89 @@ func (h *Hub) next(id string) *protocol.WorkItem {
 	if !has { // the usual answer costs no entry
 		return nil
 	}
-	var given *protocol.WorkItem
+	var given *ledger.Item
 	err := h.core.propose(ledger.Entry{Poll: &ledger.Poll{Beacon: id}}, func(a ledger.Answer) {
 		if a.Item != nil {
-			item := wireItem(a.Item, h.core.name)
+			item := a.Item.Copy()
 			given = &item
 		}
 	})
-	if err != nil {
-		h.log.Warn("a poll is not answered with an item", "beacon", beacon.Excerpt(id, longestName), "error", err)
+	if err == nil && given == nil {
 		return nil
 	}
-	return given
+	var item protocol.WorkItem
+	if err == nil {
+		item, err = h.core.wireItem(ctx, given, base)
+	}
+	if err != nil {
+		h.log.Warn("a poll is not answered with an item", "beacon", beacon.Excerpt(id, longestName), "error", err)
+		if given != nil {
+			h.core.giveBack(given, "its settings cannot be read")
+		}
+		return nil
+	}
+	return &item
 }
 
 // wireItem is an item the way workers get it: with the queue's metadata twice,
-// as the real server sends it.
-func wireItem(it *ledger.Item, hub string) protocol.WorkItem {
+// as the real server sends it, and with addresses of files under base that are
+// good for whoever has them.
+func (c *coordinator) wireItem(ctx context.Context, it *ledger.Item, base string) (protocol.WorkItem, error) {
 	s := it.Spec
+	settings := s.Settings
+	if s.Blob != "" {
+		var err error
+		if settings, err = c.files.spilled(ctx, s.Blob); err != nil {
+			return protocol.WorkItem{}, err
+		}
+	}
 	item := protocol.WorkItem{
 		WorkItemHash: it.Hash, RunID: s.RunID, Capability: s.Capability, Action: s.Action,
 		OperationHash: s.OperationHash, TimeoutMs: s.TimeoutMs, AttemptNumber: it.Attempt,
 		Settings: beacon.Settings{},
 	}
-	if len(s.Settings) > 0 {
-		_ = json.Unmarshal(s.Settings, &item.Settings) // it was an object when it was taken in
+	if len(s.Files) > 0 {
+		settings = addresses(settings, c.ledger.Secret(), base, time.UnixMilli(it.Dispatched), s.TimeoutMs)
+	}
+	if len(settings) > 0 {
+		_ = json.Unmarshal(settings, &item.Settings) // it was an object when it was taken in
 	}
 	meta, err := protocol.Encode(protocol.QueueMetadata{
 		RunID: s.RunID, WorkItemHash: it.Hash, EnqueuedAt: protocol.Timestamp{Time: time.UnixMilli(it.Enqueued)},
 		DispatchedAt: protocol.Timestamp{Time: time.UnixMilli(it.Dispatched)},
-		QueueWaitMs:  it.WaitMs, AttemptNumber: it.Attempt, HubInstanceID: hub,
+		QueueWaitMs:  it.WaitMs, AttemptNumber: it.Attempt, HubInstanceID: c.name,
 	})
 	if err == nil {
 		item.QueueMetadata = meta
 		item.Settings["QueueMetadata"] = meta
 	}
-	return item
+	return item, nil
 }
 
 // deliver sends an item to its worker. It is called with mu held.
 func (c *coordinator) deliver(s *socket, it *ledger.Item) {
-	item := wireItem(it, c.name)
-	s.event(event{EventType: protocol.EventWorkItem, WorkItem: &item}) // if the socket is ending, its end takes the item back
+	if it.Spec.Blob == "" { // nothing to wait for
+		item, err := c.wireItem(c.life, it, s.base)
+		if err == nil {
+			s.event(event{EventType: protocol.EventWorkItem, WorkItem: &item}) // if the socket is ending, its end takes the item back
+		}
+		return
+	}
+	given := it.Copy()
+	c.loading.Go(func() {
+		item, err := c.wireItem(c.life, &given, s.base)
+		if err != nil {
+			c.log.Error("an item cannot be sent to its beacon", "item", given.Hash, "error", err)
+			c.giveBack(&given, "its settings cannot be read")
+			return
+		}
+		s.event(event{EventType: protocol.EventWorkItem, WorkItem: &item})
+	})
+}
+
+// giveBack has an item wait again that its beacon cannot get.
+func (c *coordinator) giveBack(it *ledger.Item, why string) {
+	c.offer(ledger.Entry{Release: &ledger.Release{Hash: it.Hash, Attempt: it.Attempt, Reason: why}}, nil, func(error) {})
 }
 
 func (h *Hub) heartbeatPoller(reply responder, r *http.Request, args []string) {
@@ -192,7 +234,7 @@ func (h *Hub) complete(reply responder, r *http.Request, args []string) {
 	if !reply.body(r, mostResult, &body) {
 		return
 	}
-	if err := h.ended(args[0], attempt(body.Attempt), completion(body.Outputs, body.Log), sessionOf(r)); err != nil {
+	if err := h.ended(r.Context(), args[0], attempt(body.Attempt), completion(body.Outputs, body.Log), sessionOf(r)); err != nil {
 		reply.refused(h, args[0], err)
 		return
 	}
@@ -208,7 +250,7 @@ func (h *Hub) fail(reply responder, r *http.Request, args []string) {
 	if !reply.body(r, mostResult, &body) {
 		return
 	}
-	if err := h.ended(args[0], attempt(body.Attempt), failure(body.ErrorMessage, body.Log), sessionOf(r)); err != nil {
+	if err := h.ended(r.Context(), args[0], attempt(body.Attempt), failure(body.ErrorMessage, body.Log), sessionOf(r)); err != nil {
 		reply.refused(h, args[0], err)
 		return
 	}
@@ -216,14 +258,47 @@ func (h *Hub) fail(reply responder, r *http.Request, args []string) {
 }
 
 // ended reports an item by HTTP.
-func (h *Hub) ended(hash string, attempt int, outcome ledger.Outcome, session string) error {
-	_, err := h.core.item(h.finish(hash, attempt, outcome, "", session))
+func (h *Hub) ended(ctx context.Context, hash string, attempt int, outcome ledger.Outcome, session string) error {
+	e, err := h.finish(ctx, hash, attempt, outcome, "", session)
+	if err == nil {
+		_, err = h.core.item(e)
+	}
 	return err
 }
 
-// finish is the entry that ends an item.
-func (h *Hub) finish(hash string, attempt int, outcome ledger.Outcome, beacon, session string) ledger.Entry {
-	return ledger.Entry{Finish: &ledger.Finish{Hash: hash, Attempt: attempt, Outcome: outcome, Beacon: beacon, Session: digest(session)}}
+// finish is the entry that ends an item. What is large goes elsewhere first.
+func (h *Hub) finish(ctx context.Context, hash string, attempt int, outcome ledger.Outcome, beacon, session string) (ledger.Entry, error) {
+	size := len(outcome.Outputs)
+	for _, line := range outcome.Log {
+		size += len(line)
+	}
+	switch {
+	case size <= mostInline:
+	case outcome.Status != protocol.StatusComplete:
+		outcome.Log = shortened(outcome.Log)
+	case h.files.shared != nil:
+		raw, err := json.Marshal(ledger.Outcome{Outputs: outcome.Outputs, Log: outcome.Log})
+		if err != nil {
+			return ledger.Entry{}, fmt.Errorf("encode a result: %w", err)
+		}
+		id, err := h.files.spill(ctx, raw)
+		if err != nil {
+			return ledger.Entry{}, err
+		}
+		outcome.Outputs, outcome.Log, outcome.Blob = nil, nil, id
+	}
+	return ledger.Entry{Finish: &ledger.Finish{Hash: hash, Attempt: attempt, Outcome: outcome, Beacon: beacon, Session: digest(session)}}, nil
+}
+
+// shortened is a log of which the end is left out.
+func shortened(log []string) []string {
+	size := 0
+	for i, line := range log {
+		if size += len(line); size > mostInline {
+			return append(log[:i:i], "(more log lines than the hub keeps of a failure; the rest is left out)")
+		}
+	}
+	return log
 }
 
 // digest is how a session is written down: nobody who reads it can use it.
@@ -392,7 +467,7 @@ func batch[T any](reply responder, r *http.Request, most int64, status string, a
 
 func (h *Hub) completeBatch(reply responder, r *http.Request, _ []string) {
 	batch(reply, r, mostResult, "Completed", func(entry result) (string, error) {
-		err := h.ended(entry.WorkItemHash, attempt(entry.Attempt), completion(entry.Outputs, entry.Log), sessionOf(r))
+		err := h.ended(r.Context(), entry.WorkItemHash, attempt(entry.Attempt), completion(entry.Outputs, entry.Log), sessionOf(r))
 		if err != nil {
 			text, known := refusal(entry.WorkItemHash, err)
 			if !known {
@@ -433,7 +508,7 @@ func (h *Hub) uploadResult(reply responder, r *http.Request, args []string) {
 	name := r.Header.Get("X-Output-Filename")
 	body := reply.stream(h, r)
 	defer body.done()
-	if err := h.attach(args[0], name, body, r.ContentLength); err != nil {
+	if err := h.attach(r.Context(), args[0], name, body, r.ContentLength); err != nil {
 		reply.notKept(h, args[0], err)
 		return
 	}
@@ -447,7 +522,7 @@ func (h *Hub) uploadResult(reply responder, r *http.Request, args []string) {
 
 // attach keeps a file as part of a running item's outcome. A size of 0 or less
 // is unknown.
-func (h *Hub) attach(hash, name string, in io.Reader, size int64) error {
+func (h *Hub) attach(ctx context.Context, hash, name string, in io.Reader, size int64) error {
 	record, err := h.core.get(hash)
 	if err != nil {
 		return err
@@ -455,16 +530,16 @@ func (h *Hub) attach(hash, name string, in io.Reader, size int64) error {
 	if record.Final() {
 		return &ledger.FinalizedError{Status: record.Status}
 	}
-	file, err := h.files.save(name, in)
+	file, err := h.files.save(ctx, name, in)
 	if err != nil {
 		return err
 	}
 	if size > 0 && file.Size != size {
-		h.files.remove(file)
+		h.files.remove(ctx, fileID(file.URL))
 		return beacon.Errorf(beacon.Invalid, "%d bytes were announced and %d came", size, file.Size)
 	}
-	if _, err := h.core.item(ledger.Entry{Attach: &ledger.Attach{Hash: hash, File: file}}); err != nil {
-		h.files.remove(file)
+	if _, err := h.core.item(ledger.Entry{Attach: &ledger.Attach{Hash: hash, File: file, ID: fileID(file.URL)}}); err != nil {
+		h.files.remove(ctx, fileID(file.URL))
 		return err
 	}
 	return nil

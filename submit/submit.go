@@ -19,7 +19,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -259,97 +258,6 @@ func (c *Client) Capabilities(ctx context.Context) ([]string, error) {
 	}
 	slices.Sort(answer.Capabilities)
 	return answer.Capabilities, nil
-}
-
-// Upload hands a file to the server, which keeps it for a while, and returns
-// the URL under which beacons find it. file opens it, once for each try;
-// sent is told how many bytes are on their way, by one goroutine at a time.
-func (c *Client) Upload(ctx context.Context, name string, size int64, file func() (io.ReadCloser, error), sent func(int64)) (string, error) {
-	var body *counting
-	defer func() {
-		if body != nil {
-			_ = body.Close() // it was only read
-		}
-	}()
-	path := "/Beacon/File?name=" + url.QueryEscape(name)
-	res, err := c.do(ctx, http.MethodPost, path, "application/octet-stream", func() (io.Reader, int64, error) {
-		if body != nil {
-			_ = body.Close() // of the try before
-		}
-		opened, err := file()
-		if err != nil {
-			return nil, 0, err
-		}
-		body = &counting{file: opened, sent: sent}
-		return body, size, nil
-	}, nil)
-	if failure := body.failed(); failure != nil && err != nil {
-		return "", fmt.Errorf("read %s: %w", name, failure)
-	}
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	if res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusMethodNotAllowed {
-		return "", beacon.Errorf(beacon.Invalid, "server %s takes no files: put the file where beacons can fetch it and give its address as the setting SourceURL", c.base.Redacted())
-	}
-	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("upload %s: %w", name, c.refusal("/Beacon/File", res))
-	}
-	var stored protocol.StoredFile
-	if err := decode(res.Body, &stored); err != nil || !strings.HasPrefix(stored.URL, "/") {
-		return "", beacon.Errorf(beacon.Unreachable, "server %s did not say where it put the file", c.base.Redacted())
-	}
-	// Who sees the item sees this address, so it has no password.
-	open := *c.base
-	open.User = nil
-	return strings.TrimSuffix(open.String(), "/") + stored.URL, nil
-}
-
-// counting is the body of an upload. The HTTP transport may still read it when
-// the answer is there; after Close it calls nobody.
-type counting struct {
-	file io.ReadCloser
-	sent func(int64)
-
-	mu     sync.Mutex
-	n      int64
-	closed bool
-	err    error
-}
-
-func (c *counting) Read(p []byte) (int, error) {
-	n, err := c.file.Read(p)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return n, err
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		c.err = err
-	}
-	c.n += int64(n)
-	if c.sent != nil {
-		c.sent(c.n)
-	}
-	return n, err
-}
-
-func (c *counting) Close() error {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	return c.file.Close()
-}
-
-// failed is why the file could not be read.
-func (c *counting) failed() error {
-	if c == nil {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
 }
 
 // Enqueue hands in an item without waiting for it, and returns its hash. The

@@ -118,8 +118,12 @@ func startHub(ctx context.Context, cfg hubConfig, log *slog.Logger) (_ *runningH
 	if err != nil {
 		return nil, err
 	}
+	objects, err := store.Objects(ctx)
+	if err != nil {
+		return nil, errors.Join(unusable(err), store.Journal().Close(context.WithoutCancel(ctx)))
+	}
 	r.hub = hub.New(hub.Config{
-		Journal: store.Journal(), DataDir: data, URL: cmp.Or(cfg.url, r.url()), Log: log,
+		Journal: store.Journal(), Objects: objects, DataDir: data, URL: cmp.Or(cfg.url, r.url()), Log: log,
 	})
 	if err := r.hub.Ready(ctx); err != nil {
 		return nil, errors.Join(unusable(err), r.hub.Close(context.WithoutCancel(ctx)))

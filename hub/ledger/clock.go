@@ -327,6 +327,7 @@ func (l *Ledger) end(it *Item, o Outcome, from string) {
 	l.endings++
 	it.EndSeq, it.Ended, it.Overrun = l.endings, l.now, 0
 	it.Outcome = &o
+	l.keep(it, o.Blob)
 	if from != "" {
 		it.Beacon = from
 	}

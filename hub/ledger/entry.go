@@ -38,6 +38,8 @@ type Entry struct {
 type Start struct {
 	// URL is where other hubs and beacons reach it; may be empty.
 	URL string `json:",omitempty"`
+	// Files is the name of the folder in which it has files; may be empty.
+	Files string `json:",omitempty"`
 	// Alone says that no other hub can be there: those of before are gone.
 	Alone bool `json:",omitempty"`
 }
@@ -124,6 +126,8 @@ type Progress struct {
 type Attach struct {
 	Hash string
 	File protocol.StoredFile
+	// ID is how Needs is asked for it.
+	ID string `json:",omitempty"`
 }
 
 // Finish reports how an item ended.

@@ -99,6 +99,7 @@ type Item struct {
 	Log      []string              `json:",omitempty"`
 	LogBytes int                   `json:",omitempty"`
 	Files    []protocol.StoredFile `json:",omitempty"`
+	Kept     []string              `json:",omitempty"` // ids of files that came with the outcome
 	Events   []Happening           `json:",omitempty"`
 	Outcome  *Outcome              `json:",omitempty"`
 	EndSeq   uint64                `json:",omitempty"` // order of ending

@@ -139,6 +139,7 @@ type affinity struct{ tenant, key string }
 type Hub struct {
 	Name  string
 	URL   string `json:",omitempty"`
+	Files string `json:",omitempty"` // the name of its folder of files
 	N     uint64 // of its last record
 	Since int64
 	Last  int64 // sign of life
@@ -304,7 +305,7 @@ func (l *Ledger) start(hub string, n uint64, s *Start) {
 			}
 		}
 	}
-	h := &Hub{Name: hub, URL: s.URL, N: n, Since: l.now, Last: l.now}
+	h := &Hub{Name: hub, URL: s.URL, Files: s.Files, N: n, Since: l.now, Last: l.now}
 	l.hubs[hub] = h
 	l.armHub(h)
 }
@@ -387,9 +388,7 @@ func (l *Ledger) submit(hub string, s *Spec) Answer {
 	if s.Key != "" {
 		l.keys[owner.String()] = it.Hash
 	}
-	for _, id := range s.Files {
-		l.files[id]++
-	}
+	l.need(s.Files)
 	l.begin(it, protocol.WorkEnqueued, "", "")
 	return Answer{Item: it}
 }
@@ -448,6 +447,8 @@ func (l *Ledger) requeue(hash string) Answer {
 	l.unlist(it)
 	from := it.Status
 	it.Failures, it.Lost, it.Dead = 0, 0, false
+	l.spare(it.Kept)
+	it.Kept, it.Files = nil, nil
 	it.CancelAsked, it.CancelReason, it.Outcome, it.Ended, it.Deadline, it.Beacon = false, "", nil, 0, 0, ""
 	l.begin(it, happenedAgain, from, "")
 	return Answer{Item: it}
@@ -485,11 +486,8 @@ func (l *Ledger) forget(it *Item) {
 	if it.Spec.Key != "" {
 		delete(l.keys, affinity{it.Spec.Tenant, it.Spec.Key}.String())
 	}
-	for _, id := range it.Spec.Files {
-		if l.files[id]--; l.files[id] <= 0 {
-			delete(l.files, id)
-		}
-	}
+	l.spare(it.Spec.Files)
+	l.spare(it.Kept)
 	l.emit(Event{Kind: Forgotten, Item: it, Hash: it.Hash})
 }
 
@@ -589,7 +587,32 @@ func (l *Ledger) attach(a *Attach) Answer {
 		return Answer{Item: it, Err: ErrFull}
 	}
 	it.Files = append(slices.Clip(it.Files), a.File)
+	l.keep(it, a.ID)
 	return Answer{Item: it}
+}
+
+// keep notes a file that came with an item's outcome.
+func (l *Ledger) keep(it *Item, id string) {
+	if id == "" {
+		return
+	}
+	it.Kept = append(slices.Clip(it.Kept), id)
+	l.files[id]++
+}
+
+// need counts files that an item needs, spare those that it needs no more.
+func (l *Ledger) need(files []string) {
+	for _, id := range files {
+		l.files[id]++
+	}
+}
+
+func (l *Ledger) spare(files []string) {
+	for _, id := range files {
+		if l.files[id]--; l.files[id] <= 0 {
+			delete(l.files, id)
+		}
+	}
 }
 
 const mostFiles = 1000

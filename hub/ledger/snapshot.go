@@ -210,9 +210,8 @@ func (l *Ledger) restoreItem(it *Item, live bool) error {
 	if s.Key != "" {
 		l.keys[affinity{s.Tenant, s.Key}.String()] = it.Hash
 	}
-	for _, id := range s.Files {
-		l.files[id]++
-	}
+	l.need(s.Files)
+	l.need(it.Kept)
 	l.count(it.Status, 1)
 	switch {
 	case live:
