@@ -590,6 +590,10 @@ func (h *Hub) download(reply responder, r *http.Request, args []string) {
 		reply.error(http.StatusNotFound, "There is no such file, or not any more.")
 		return
 	}
+	if query := r.URL.Query(); query.Has("s") && !signed(h.core.secret(), id, name, query) {
+		reply.error(http.StatusForbidden, "This address of a file has expired or was changed.")
+		return
+	}
 	if store := storeOf(id); store != "" && !h.files.has(store) {
 		h.fetch(reply, r, store)
 		return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -75,7 +76,7 @@ func TestHubsShareEverything(t *testing.T) {
 	var kinds []protocol.FrameType
 	for {
 		kind, _, err := protocol.ReadFrame(frames, 1<<20)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)
@@ -141,6 +142,8 @@ func TestFilesOfOtherHubs(t *testing.T) {
 		require.Contains(t, source, "&s=")
 		require.Contains(t, string(item.Settings["Sources"]), two.url+"/Beacon/File/")
 		require.Equal(t, content, string(two.get(strings.TrimPrefix(source, two.url)).raw))
+		require.Equal(t, http.StatusForbidden, two.get(strings.TrimPrefix(source, two.url)+"0").status)
+		require.Equal(t, http.StatusForbidden, two.get(strings.TrimPrefix(strings.Replace(source, "?e=", "?e=9", 1), two.url)).status)
 		w.complete(hash)
 		w.nothing()
 	}
