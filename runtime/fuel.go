@@ -38,8 +38,8 @@ type pace struct {
 }
 
 var paces = map[module.Grade]pace{
-	module.Deadline: {first: 32 << 10, least: 4 << 10, most: 512 << 10, instructions: 16},
-	module.Exact:    {first: 256 << 10, least: 64 << 10, most: 4 << 20, instructions: 1},
+	module.Deadline: {first: 8 << 10, least: 1 << 10, most: 1 << 20, instructions: 16},
+	module.Exact:    {first: 128 << 10, least: 16 << 10, most: 8 << 20, instructions: 1},
 }
 
 // errStack breaks a guest down that has called too deeply. It is what the engine
