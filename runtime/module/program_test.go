@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -87,7 +88,7 @@ func (p *program) function() string {
 
 // value leaves an i32.
 func (p *program) value(depth int) {
-	kind := p.IntN(16)
+	kind := p.IntN(19)
 	if depth > 4 {
 		kind = p.IntN(4)
 	}
@@ -155,6 +156,29 @@ func (p *program) value(depth int) {
 			p.op("\x41\x01\x72")
 		}
 		p.op("\x6e")
+	case 16: // vectors of four
+		p.value(depth + 1)
+		p.op("\xfd\x11")
+		p.value(depth + 1)
+		p.op("\xfd\x11")
+		// add, sub, mul, min_s, max_u, eq, swizzle
+		p.op([]string{"\xfd\xae\x01", "\xfd\xb1\x01", "\xfd\xb5\x01", "\xfd\xb6\x01", "\xfd\xb9\x01", "\xfd\x37", "\xfd\x0e"}[p.IntN(7)])
+		p.op("\xfd\x1b" + leb(p.Uint64N(4)))
+	case 17: // floating point
+		p.value(depth + 1)
+		p.op("\xb7")
+		p.value(depth + 1)
+		p.op("\xb8")
+		p.op([]string{"\xa0", "\xa1", "\xa2", "\xa3", "\xa4"}[p.IntN(5)] + "\xfc\x02")
+	case 18: // a loop that takes a value
+		p.value(depth + 1)
+		if p.loops >= nesting {
+			return
+		}
+		counter := leb(uint64(counters + p.loops))
+		p.constant(1 + p.Int32N(5))
+		p.op("\x21" + counter + "\x03\x01" + "\x20" + counter + "\x41\x01\x6b\x22" + counter + "\x0d\x00")
+		p.op("\x20" + leb(localWide) + "\x0b\x21" + leb(localWide))
 	}
 }
 
@@ -183,7 +207,7 @@ func (p *program) length() {
 func (p *program) pick(from ...int32) int32 { return from[p.IntN(len(from))] }
 
 func (p *program) statement(depth int) {
-	kind := p.IntN(19)
+	kind := p.IntN(20)
 	if depth >= nesting {
 		kind = p.IntN(4)
 	}
@@ -291,6 +315,21 @@ func (p *program) statement(depth int) {
 		p.op("\x0f\x0b")
 	case 18:
 		p.op(p.rarely("\x00") + "\x01")
+	case 19: // a call that ends the function
+		if p.number == 0 {
+			return
+		}
+		p.value(1)
+		p.op("\x41\x07\x71\x45\x04\x40")
+		p.value(2)
+		p.value(2)
+		if p.IntN(2) == 0 {
+			p.op("\x12" + leb(p.Uint64N(uint64(p.number))))
+		} else {
+			p.constant(0)
+			p.op("\x13\x00\x00")
+		}
+		p.op("\x0b")
 	}
 }
 
@@ -328,6 +367,30 @@ func run(t *testing.T, engine wazero.Runtime, binary []byte) (outcome string, me
 	return outcome, memory
 }
 
+// compare runs a program as it is and in both grades, which must be the same.
+func compare(ctx context.Context, t *testing.T, seed, stream uint64) (outcome string, refills int) {
+	p := &program{Rand: rand.New(rand.NewPCG(seed, stream))}
+	binary := p.module()
+	engine := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features))
+	defer engine.Close(ctx)
+	count := offerFuel(ctx, t, engine, 1+seed%100)
+	outcome, memory := run(t, engine, binary)
+	for name, grade := range grades {
+		r, err := module.Rewrite(binary, module.Options{Limits: module.Limits{Size: 8 << 20}, Grade: grade})
+		require.NoError(t, err, "seed %d", seed)
+		again, changed := run(t, engine, r.Binary)
+		require.Equal(t, outcome, again, "seed %d, %s", seed, name)
+		require.True(t, bytes.Equal(memory, changed), "memory, seed %d, %s", seed, name)
+	}
+	return outcome, *count
+}
+
+// Programs without end, for as long as one likes.
+func FuzzPrograms(f *testing.F) {
+	f.Add(uint64(0), uint64(0))
+	f.Fuzz(func(t *testing.T, seed, stream uint64) { compare(t.Context(), t, seed, stream) })
+}
+
 func TestMeterPrograms(t *testing.T) {
 	ctx := context.Background()
 	programs := uint64(150)
@@ -337,24 +400,10 @@ func TestMeterPrograms(t *testing.T) {
 	outcomes := map[string]int{}
 	came := 0
 	for seed := range programs {
-		p := &program{Rand: rand.New(rand.NewPCG(seed, 1))}
-		binary := p.module()
-		func() {
-			engine := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features))
-			defer engine.Close(ctx)
-			refills := offerFuel(ctx, t, engine, 1+seed%100)
-			outcome, memory := run(t, engine, binary)
-			for name, grade := range grades {
-				r, err := module.Rewrite(binary, module.Options{Limits: module.Limits{Size: 8 << 20}, Grade: grade})
-				require.NoError(t, err, "seed %d", seed)
-				again, changed := run(t, engine, r.Binary)
-				require.Equal(t, outcome, again, "seed %d, %s", seed, name)
-				require.True(t, bytes.Equal(memory, changed), "memory, seed %d, %s", seed, name)
-			}
-			came += *refills
-			kind, _, _ := bytes.Cut([]byte(outcome), []byte(" ["))
-			outcomes[string(kind)]++
-		}()
+		outcome, refills := compare(ctx, t, seed, 1)
+		came += refills
+		kind, _, _ := strings.Cut(outcome, " [")
+		outcomes[kind]++
 	}
 	t.Log(outcomes)
 	require.Greater(t, came, int(programs))
