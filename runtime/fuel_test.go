@@ -69,7 +69,7 @@ func (p *pulse) pause() time.Duration {
 	return worst
 }
 
-// Whatever a guest does, it ends soon after its deadline, and the rest of the
+// S11: whatever a guest does, it ends soon after its deadline, and the rest of the
 // process goes on meanwhile. The first line of each module's text says how it
 // may end.
 func TestHostile(t *testing.T) {
@@ -184,7 +184,7 @@ func TestStopTheWorld(t *testing.T) {
 
 var unitsOf = regexp.MustCompile(`^fuel: (\d+) of \d+ units$`)
 
-// A guest that uses exactly its fuel has enough, and one unit less is too little.
+// S18: a guest that uses exactly its fuel has enough, and one unit less is too little.
 // It is the same number every time.
 func TestFuelLimit(t *testing.T) {
 	run := func(fuel int64) (int64, error) {
@@ -211,7 +211,7 @@ func TestFuelLimit(t *testing.T) {
 	requireFailure(t, err, beacon.FuelLimit, "more than 1 units")
 }
 
-// A budget remembers what it was told, and ends an item of one tenant.
+// S18: a budget remembers what it was told, and ends an item of one tenant.
 type budget struct {
 	mu    sync.Mutex
 	spent map[string]int64

@@ -13,7 +13,7 @@ import (
 	wasmrt "github.com/ultravisor/beacon/runtime"
 )
 
-// A guest that breaks down says where in its source, if it was built with debug
+// S8: a guest that breaks down says where in its source, if it was built with debug
 // information: through what was inserted, and in both grades.
 func TestSourceLines(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "trap.wasm")

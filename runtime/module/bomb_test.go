@@ -43,7 +43,7 @@ func bomb(code string, locals int) []byte {
 		section(6, "\x01\x7f\x01\x41\x00\x0b") + section(10, "\x01"+body("\x01"+leb(uint64(locals))+"\x7f"+code)))
 }
 
-// The largest of each that the limits let through compiles in bounded time. How
+// S7: the largest of each that the limits let through compiles in bounded time. How
 // long it takes is printed, in both grades; where proofs are not asked for, of
 // those of an eighth of the size, which takes a fiftieth of the time.
 func TestCompileBombs(t *testing.T) {
@@ -90,4 +90,34 @@ func TestCompileBombs(t *testing.T) {
 		}
 	}
 	t.Logf("worst: %s (%s)", worst.Round(time.Millisecond), name)
+}
+
+// S5: what loops add to a module is in proportion to it, whatever variables they
+// have to take along.
+func TestLoopsInProportion(t *testing.T) {
+	code := "\x01\x3c\x7f" + strings.Repeat("\x03\x40\x0b", 500) + "\x0b" // 60 variables
+	many := strings.Repeat(body(code), 300)
+	file := header + section(1, "\x01\x60\x00\x00") + section(3, leb(300)+strings.Repeat("\x00", 300)) + section(10, leb(300)+many)
+	for name, grade := range grades {
+		r, err := module.Rewrite([]byte(file), module.Options{Grade: grade})
+		require.NoError(t, err)
+		require.Less(t, len(r.Binary), 15*len(file), name)
+	}
+}
+
+// S11: a long row of calls that nobody charges for comes to the host in between.
+func TestCallsInARow(t *testing.T) {
+	callee := body("\x01\x01\x7f" + strings.Repeat("\x20\x00\x21\x00", 250) + "\x0b")
+	caller := body("\x00" + strings.Repeat("\x10\x00", 50_000) + "\x0b")
+	file := header + section(1, "\x01\x60\x00\x00") + section(3, "\x02\x00\x00") + section(7, "\x01\x01f\x00\x01") + section(10, "\x02"+callee+caller)
+	r, err := module.Rewrite([]byte(file), module.Options{})
+	require.NoError(t, err)
+	engine := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features))
+	defer engine.Close(t.Context())
+	refills := offerFuel(t.Context(), t, engine, 1<<40)
+	instance, err := engine.InstantiateWithConfig(t.Context(), r.Binary, wazero.NewModuleConfig())
+	require.NoError(t, err)
+	_, err = instance.ExportedFunction("f").Call(t.Context())
+	require.NoError(t, err)
+	require.Greater(t, *refills, 100)
 }

@@ -21,7 +21,7 @@ const (
 	editLoop                       // insert: the begin of a block around a loop, of type bytes
 	editHead                       // insert: the head of such a loop, and a block in it; value is its region
 	editHeadOnly                   // insert: the head of another loop; value is its region
-	editCold                       // insert: the end of the block in the loop, and what follows when the fuel is used up
+	editCold                       // insert: the end of the block in the loop, and what follows when the fuel is used up; value is the saver
 	editLoopEnd                    // insert: the end of the block around the loop
 	editBytes                      // replace: bytes
 	editFunction                   // replace: the new index of a function
@@ -30,6 +30,7 @@ const (
 	editMemoryInit                 // replace: an initialisation in pieces; value is the data segment
 	editMemoryGrow                 // replace: growing, which is charged for
 	editLength                     // insert: charge the length on top of the stack
+	editVisit                      // insert: a visit to the host, whatever the fuel is
 	editReturn                     // replace: leave the block that the function is put into; value is its label
 	editTailCall                   // insert: the stack is given back, before a call that ends the function
 	editTaint                      // insert: mark that a table or segment changes
@@ -49,9 +50,6 @@ type body struct {
 	// charge to the next, at most. Region 0 is the function outside of loops, each
 	// loop has its own.
 	weights []int
-	// saver is the number of the function that asks for fuel in loops, -1 if they
-	// do so themselves.
-	saver int
 	// variables are all local variables.
 	variables []ValueType
 }
@@ -93,7 +91,14 @@ type code struct {
 	total   int // blocks and branches, which make the engine's work
 	targets int
 	loops   int // that are open
+	// since is the weight of calls since the last visit to the host, in the order
+	// of the text.
+	since int
 }
+
+// weightVisit is how much may be called one after the other without a visit to
+// the host: fuel is taken for all of it at once, where the stretch begins.
+const weightVisit = 100_000
 
 type block struct {
 	op              byte
@@ -105,6 +110,7 @@ type block struct {
 	region          int
 	lift            int // blocks that were put around and into loops, of this block and those around it
 	wrapped         bool
+	saver           int // the function that asks for fuel for a loop, -1 if it does so itself
 }
 
 // reached reports whether what follows can be executed.
@@ -135,7 +141,7 @@ func (p *parser) function(r *reader, signature Signature) body {
 	c := &code{p: p, r: r, locals: locals, stack: p.room.stack[:0], segment: -1}
 	c.body = body{
 		locals: r.buf[begin:r.at], results: signature.Results, at: r.at + r.base - p.codeAt,
-		edits: p.room.edits[:0], weights: append(p.room.weights[:0], 1), saver: -1, variables: locals,
+		edits: p.room.edits[:0], weights: append(p.room.weights[:0], 1), variables: locals,
 	}
 	c.blocks = append(p.room.blocks[:0], block{op: opEnd, results: signature.Results})
 	c.begin = r.at
@@ -488,12 +494,13 @@ func (c *code) open(op byte, at int) {
 		b.region = len(c.body.weights)
 		c.body.weights = append(c.body.weights, 1)
 		c.branch()
-		if c.body.saver < 0 && len(c.locals) <= saverMost && !b.skipped {
-			c.body.saver = c.p.saver(c.locals)
+		b.saver = -1
+		if !b.skipped && len(params) == 0 {
+			b.saver = c.p.saver(c.locals)
 		}
 		switch {
 		case b.skipped:
-		case c.body.saver >= 0 && len(params) == 0:
+		case b.saver >= 0:
 			b.lift += 2
 			b.wrapped = true
 			kind := c.r.buf[c.begin+at+1 : c.r.at]
@@ -539,7 +546,7 @@ func (c *code) end() {
 		c.loops--
 	}
 	if b.wrapped {
-		c.edit(c.here()-1, 0, editCold, 0)
+		c.edit(c.here()-1, 0, editCold, b.saver)
 		c.edit(c.here(), 0, editLoopEnd, 0)
 	}
 	c.blocks = c.blocks[:len(c.blocks)-1]
@@ -634,7 +641,12 @@ func (c *code) direct(op byte, at int) {
 	f := c.r.index("function", len(c.p.functions))
 	if f >= c.p.imported {
 		c.call()
-		c.spend(0, c.p.calls(f-c.p.imported))
+		weight := c.p.calls(f - c.p.imported)
+		c.spend(0, weight)
+		if c.since += weight; c.since > weightVisit {
+			c.since = 0
+			c.edit(at, 0, editVisit, 0)
+		}
 	} else {
 		c.spend(costHostCall, weightHostCall)
 		if op == opReturnCall {

@@ -94,11 +94,22 @@ type savers struct {
 const (
 	saverMost  = 64
 	saversMost = 2_000
+	// What loops may add to the module for that, in bytes: at least, and as a
+	// multiple of its size.
+	coldLeast = 64 << 10
+	coldTimes = 2
 )
 
-// saver is the number of the function for these local variables, -1 if there is
-// none. The second reading finds what the first made.
+// saver is the number of the function for a loop of these local variables, -1 if
+// there is none, or if the module would become much longer. The second reading
+// finds what the first made.
 func (p *parser) saver(variables []ValueType) int {
+	if len(variables) > saverMost {
+		return -1
+	}
+	if p.cold += 4 * len(variables); p.cold > coldLeast+coldTimes*p.facts.Size {
+		return -1
+	}
 	n, known := p.savers.of[string(bytesOf(variables))]
 	switch {
 	case known:
@@ -476,7 +487,7 @@ func (w *writer) edited(b []byte, f body, frame int) []byte {
 		case editHeadOnly:
 			b = w.askForFuel(w.charge(b, f, e.value))
 		case editCold:
-			b = w.cold(append(b, opBr, 2, opEnd), f)
+			b = w.cold(append(b, opBr, 2, opEnd), f, e.value)
 		case editLoopEnd:
 			b = append(b, opEnd)
 		case editBytes:
@@ -493,6 +504,8 @@ func (w *writer) edited(b []byte, f body, frame int) []byte {
 			b = call(b, w.helper(helperGrow))
 		case editLength:
 			b = call(b, w.helper(helperLength))
+		case editVisit:
+			b = w.more(b)
 		case editReturn:
 			if frame == 0 {
 				b = append(b, opReturn)
@@ -517,11 +530,11 @@ func (w *writer) exhausted(b []byte, label int) []byte {
 // cold asks for fuel in a loop and begins it again. All local variables are
 // given to the function that asks and taken from it again: so none of them has to
 // survive the call, and the engine can keep them in registers all the time.
-func (w *writer) cold(b []byte, f body) []byte {
+func (w *writer) cold(b []byte, f body, saver int) []byte {
 	for i := range f.variables {
 		b = number(append(b, opLocalGet), i)
 	}
-	b = call(b, w.helper(helpers+f.saver))
+	b = call(b, w.helper(helpers+saver))
 	for i := range f.variables {
 		b = number(append(b, opLocalSet), len(f.variables)-1-i)
 	}

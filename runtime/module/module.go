@@ -326,6 +326,7 @@ type parser struct {
 	targets  int            // of br_table in all functions
 	loops    int            // in all functions
 	work     int            // of the engine, in all functions
+	cold     int            // what loops add for savers, in bytes
 	lengths  []int          // of the data segments
 	data     []dataSegment  // the same, if they may be taken out
 }
@@ -657,8 +658,10 @@ func (p *parser) calls(f int) int {
 func (p *parser) second() {
 	p.plan = p.survey.plan(func(f int) bool { return p.referred[p.imported+f] })
 	p.writer = newWriter(p)
-	p.loops, p.targets, p.work = 0, 0, 0
+	p.loops, p.targets, p.work, p.cold = 0, 0, 0, 0
 	if code, ok := p.sections[10]; ok {
+		// Offsets are dear, and what is to be debugged is not that large.
+		p.lines = p.lines && len(code) <= linesMost
 		p.codeSection(&reader{buf: code, base: p.codeAt})
 	}
 }

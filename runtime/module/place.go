@@ -30,5 +30,8 @@ func (w *writer) places() Places {
 	return w.spans
 }
 
+// linesMost is how many bytes of code a module may have whose places are kept.
+const linesMost = 8 << 20
+
 // lineSection is the custom section that tells source lines.
 const lineSection = ".debug_line"

@@ -131,7 +131,7 @@ func TestEmptyEntries(t *testing.T) {
 	require.Equal(t, []source.Position{{Line: 1}}, source.Tables{Line: []byte(line)}.Positions([]uint32{5}))
 }
 
-// Whatever the tables hold, a search ends, and soon.
+// S8: whatever the tables hold, a search ends, and soon.
 func FuzzPositions(f *testing.F) {
 	for _, version := range []string{"-gdwarf-3", "-gdwarf-5"} {
 		if _, err := exec.LookPath("clang"); err == nil {
