@@ -48,8 +48,11 @@ func bomb(code string, locals int) []byte {
 // those of an eighth of the size, which takes a fiftieth of the time.
 func TestCompileBombs(t *testing.T) {
 	divisor := 8
-	if os.Getenv("BEACON_PROOFS") != "" {
+	switch {
+	case os.Getenv("BEACON_PROOFS") != "":
 		divisor = 1
+	case short():
+		divisor = 64
 	}
 	var worst time.Duration
 	var name string

@@ -30,7 +30,7 @@ func count(t *testing.T, config wazero.RuntimeConfig, binary []byte, slice uint6
 // a guest breaks down counts in full.
 func TestExactPrograms(t *testing.T) {
 	programs := uint64(60)
-	if testing.Short() {
+	if short() {
 		programs = 15
 	}
 	options := module.Options{Limits: module.Limits{Size: 8 << 20}, Grade: module.Exact}

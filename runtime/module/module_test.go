@@ -407,7 +407,7 @@ func TestSpecification(t *testing.T) {
 		files, err := filepath.Glob(filepath.Join(dir, "internal", "integration_test", "spectest", version, "testdata", "*.wasm"))
 		require.NoError(t, err)
 		for i, file := range files {
-			if testing.Short() && i%10 != 0 {
+			if short() && i%10 != 0 {
 				continue
 			}
 			binary, err := os.ReadFile(file)

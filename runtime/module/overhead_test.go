@@ -70,7 +70,7 @@ func work(ctx context.Context, t testing.TB, engine wazero.Runtime, code wazero.
 
 // A real program does the same when it is metered.
 func TestMeterGo(t *testing.T) {
-	if testing.Short() {
+	if short() {
 		t.Skip("compiles a Go program twice")
 	}
 	ctx := t.Context()

@@ -394,7 +394,7 @@ func FuzzPrograms(f *testing.F) {
 func TestMeterPrograms(t *testing.T) {
 	ctx := context.Background()
 	programs := uint64(150)
-	if testing.Short() {
+	if short() {
 		programs = 40
 	}
 	outcomes := map[string]int{}

@@ -47,7 +47,7 @@ func rewrite(t *testing.T, binary []byte, grade module.Grade) []byte {
 
 func TestPrograms(t *testing.T) {
 	sets := []string{"-O0", "-O2", "-O3 -msimd128 -mbulk-memory -msign-ext -mnontrapping-fptoint", "-Os -mtail-call -mmultivalue", "-O2 -g"}
-	if testing.Short() {
+	if short() {
 		sets = sets[:2]
 	}
 	for _, flags := range sets {
