@@ -114,3 +114,21 @@ func TestRegistryLifecycle(t *testing.T) {
 	require.ErrorContains(t, r.Initialize(t.Context()), "initialize B: broken")
 	require.Equal(t, []string{"+A", "-A"}, events, "what was initialised is shut down again")
 }
+
+// What is advertised can be routed to, and nothing else is advertised.
+func TestRegistryAdvertisesWhatItHas(t *testing.T) {
+	r, err := beacon.NewRegistry(
+		provider{name: "Shell", actions: []string{"Execute"}},
+		provider{name: "FileSystem", actions: []string{"Read", "Write"}},
+	)
+	require.NoError(t, err)
+	require.Len(t, r.Capabilities(), 2)
+	for _, c := range r.Capabilities() {
+		for _, a := range c.Actions {
+			p, action, err := r.Resolve(c.Name, a.Name)
+			require.NoError(t, err)
+			require.Equal(t, c.Name, p.Capability().Name)
+			require.Equal(t, a.Name, action.Name)
+		}
+	}
+}

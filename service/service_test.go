@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/beacontest/coordinator"
+	"github.com/ultravisor/beacon/protocol"
 	"github.com/ultravisor/beacon/service"
 	"github.com/ultravisor/beacon/worker"
 	"github.com/ultravisor/beacon/worker/outbox"
@@ -759,4 +761,47 @@ func TestNoSecrets(t *testing.T) {
 		require.NotContains(t, text, "hidden")
 		require.Contains(t, text, "app")
 	}
+}
+
+// Everything that a service is told about itself and its server counts; the Node
+// worker drops the join secret, the reconnect interval and the transport.
+func TestConfigCounts(t *testing.T) {
+	c := coordinator.Start(t, coordinator.Config{Flavour: coordinator.ERA, Sessions: true})
+	s := newService(t, c.URL(), func(cfg *service.Config) {
+		cfg.Transport, cfg.JoinSecret, cfg.UserName, cfg.Password = service.WebSocket, "open sesame", "somebody", "p"
+		cfg.MaxConcurrent, cfg.HostID = 3, "host-1"
+		cfg.Tags = map[string]any{"gpu": true}
+		cfg.Contexts = map[string]any{"File": map[string]any{"BaseURL": "http://host-1/files/"}}
+		cfg.Operations = []json.RawMessage{[]byte(`{"Hash":"op"}`)}
+		cfg.BindAddresses = []json.RawMessage{[]byte(`{"IP":"10.0.0.5","Port":80}`)}
+		cfg.SharedMounts = []protocol.SharedMount{{MountID: "m", Root: "/media"}}
+		cfg.ReconnectInterval, cfg.ReconnectMax = time.Millisecond, time.Millisecond
+	})
+	ctx := within(t)
+	require.NoError(t, s.RegisterCapability(ctx, echo("A")))
+	require.NoError(t, s.Enable(ctx))
+	require.Contains(t, strings.Join(c.Frames(), "\n"), `"MaxConcurrent":3,"Tags":{"gpu":true},"Contexts":{"File":{"BaseURL":"http://host-1/files/"}},`+
+		`"Operations":[{"Hash":"op"}],"BindAddresses":[{"IP":"10.0.0.5","Port":80}],"HostID":"host-1","SharedMounts":[{"MountID":"m","Root":"/media"}],"JoinSecret":"open sesame"}`)
+	require.NotContains(t, c.Requests(), "POST /Beacon/Register", "it came by HTTP, too")
+
+	// With the usual intervals so many attempts would take hours.
+	c.AllowUpgrade(false)
+	c.CutSockets()
+	upgrades := func() (n int) {
+		for _, r := range c.Requests() {
+			if r == "GET /" {
+				n++
+			}
+		}
+		return n
+	}
+	require.NoError(t, c.Until(ctx, func() bool { return upgrades() > 40 }))
+	require.NoError(t, s.Disable(ctx))
+
+	c = coordinator.Start(t, coordinator.Config{})
+	s = newService(t, c.URL(), func(cfg *service.Config) { cfg.Transport = service.HTTP })
+	require.NoError(t, s.RegisterCapability(ctx, echo("A")))
+	require.NoError(t, s.Enable(ctx))
+	require.NotContains(t, c.Requests(), "GET /", "an upgrade was tried")
+	require.NoError(t, s.Disable(ctx))
 }

@@ -61,6 +61,13 @@ func TestTrapWhatWaitsIsNeverPushed(t *testing.T) {
 // arrives, and its progress is refused.
 func TestTrapSchedulerPushes(t *testing.T) {
 	c := coordinator.Start(t, coordinator.Config{Flavour: coordinator.HEAD, NoLogin: true})
+	c.Intercept(func(w http.ResponseWriter, r *http.Request) bool { // the scheduler is quicker than any poll
+		polls := strings.HasSuffix(r.URL.Path, "/Poll")
+		if polls {
+			fmt.Fprint(w, `{"WorkItem":null}`)
+		}
+		return polls
+	})
 	cfg := config(c, 2)
 	registered, progressed := make(chan struct{}), make(chan struct{})
 	serve(t, ws.Dial(cfg), func(ctx context.Context, item beacon.WorkItem, progress func(beacon.Progress)) (beacon.Result, error) {

@@ -136,6 +136,14 @@ func TestConfigOfTheNodeWorker(t *testing.T) {
 	require.EqualValues(t, 10000, o.file.ReconnectIntervalMs)
 	require.EqualValues(t, 30000, o.file.HeartbeatIntervalMs)
 
+	// The Node worker ignores --capabilities when the file has Providers.
+	chosen := &runOptions{}
+	cmd = newRunCommandOf(chosen)
+	require.NoError(t, cmd.ParseFlags([]string{"--capabilities", "FileSystem"}))
+	require.NoError(t, chosen.configure(cmd.Flags()))
+	require.Len(t, chosen.file.Providers, 1)
+	require.Equal(t, "FileSystem", chosen.file.Providers[0].Source)
+
 	for _, wrong := range []string{"0", "-5", "often", "99999999999999"} {
 		require.ErrorContains(t, newRunCommandOf(&runOptions{}).ParseFlags([]string{"--poll-interval", wrong}), "want a time above zero")
 	}

@@ -13,11 +13,14 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -83,7 +86,8 @@ What is not said here comes from the configuration file; a file, or a call with
 ` + defaultListen + `, or starts a hub of its own there, which ends with the worker.
 
 The first SIGINT or SIGTERM stops taking work and lets running items finish, the
-second ends the process.`,
+second cancels them. Results that the server has not confirmed are kept, and
+delivered at the next start.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.configure(cmd.Flags()); err != nil {
@@ -450,7 +454,10 @@ func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.
 			<-told
 		}
 	}()
+	abort, release := second()
+	defer release()
 	err = worker.Run(ctx, dial, execute, worker.Config{
+		Abort:             abort,
 		MaxConcurrent:     o.maxConcurrent,
 		ReconnectInterval: milliseconds(o.file.ReconnectIntervalMs),
 		ReconnectMax:      milliseconds(o.file.ReconnectMaxMs),
@@ -478,10 +485,45 @@ func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.
 	if !registered.Load() {
 		return never(server, cmp.Or(err, context.Cause(ctx)))
 	}
-	if err == nil {
+	var left *worker.UndeliveredError
+	switch {
+	case isClosed(abort):
+		return &coded{exitInterrupted, errors.New("ended at once; what ran was canceled")}
+	case errors.As(err, &left) && beacon.CodeOf(err) == beacon.Internal:
+		return &coded{exitServer, fmt.Errorf("%w; they are kept, and delivered at the next start", err)}
+	case err == nil:
 		fmt.Fprintln(o.out, "beacon: stopped")
 	}
 	return err
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// second is closed at the second signal to end. A third does what signals do.
+func second() (abort <-chan struct{}, release func()) {
+	signals := make(chan os.Signal, 2)
+	closing, over := make(chan struct{}), make(chan struct{})
+	var task sync.WaitGroup
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	task.Go(func() {
+		defer signal.Stop(signals)
+		for range 2 {
+			select {
+			case <-signals:
+			case <-over:
+				return
+			}
+		}
+		close(closing)
+	})
+	return closing, func() { close(over); task.Wait() }
 }
 
 // never words why a worker never got through to its server.
