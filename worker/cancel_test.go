@@ -192,7 +192,7 @@ func TestDrainOnEachServer(t *testing.T) {
 			r, err := c.Report(within(t))
 			require.NoError(t, err)
 			require.False(t, r.Failed)
-			require.Empty(t, c.Beacons())
+			require.NoError(t, c.Until(within(t), func() bool { return !c.Connected() }))
 		})
 	}
 }
