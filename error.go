@@ -28,6 +28,7 @@ const (
 	OutputLimit Code = "output_limit" // too much on standard output, in logs or outputs
 	FileLimit   Code = "file_limit"   // too many or too large files
 	CallLimit   Code = "call_limit"   // too many host calls, too much progress
+	WebLimit    Code = "web_limit"    // too many or too large requests over the network
 	Trapped     Code = "trapped"      // the guest broke down
 	Failed      Code = "failed"       // the provider ran and could not do it
 	Internal    Code = "internal"     // our fault
@@ -36,7 +37,7 @@ const (
 // Limit reports whether the code names a limit that was hit.
 func (c Code) Limit() bool {
 	switch c {
-	case Timeout, MemoryLimit, StackLimit, FuelLimit, OutputLimit, FileLimit, CallLimit:
+	case Timeout, MemoryLimit, StackLimit, FuelLimit, OutputLimit, FileLimit, CallLimit, WebLimit:
 		return true
 	}
 	return false

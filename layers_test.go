@@ -29,6 +29,7 @@ var layers = map[string][]string{
 	},
 	"egress":                 {""},
 	"policy":                 {"", "egress"},
+	"broker":                 {"", "egress", "hostfuncs", "policy"},
 	"staging":                {"", "egress", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},

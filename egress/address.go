@@ -13,13 +13,28 @@ func (p *Policy) checkAddress(ip netip.Addr) error {
 	for _, a := range spellings(ip) {
 		switch {
 		case never(a):
-			return beacon.Errorf(beacon.Denied, "address %s is link-local, multicast or a metadata service: never requested", a)
+			return beacon.Errorf(beacon.Denied, "%w", &AddressError{a, true})
 		case p.Private || !private(a) || p.granted(a):
 		default:
-			return beacon.Errorf(beacon.Denied, "address %s is private or local, which the policy does not allow", a)
+			return beacon.Errorf(beacon.Denied, "%w", &AddressError{a, false})
 		}
 	}
 	return nil
+}
+
+// An AddressError is an address that the policy refuses, found behind a name or
+// in a URL. It comes as the cause of a *beacon.Error with code beacon.Denied.
+type AddressError struct {
+	Address netip.Addr
+	// Never is true of addresses that no policy allows.
+	Never bool
+}
+
+func (e *AddressError) Error() string {
+	if e.Never {
+		return "address " + e.Address.String() + " is link-local, multicast or a metadata service: never requested"
+	}
+	return "address " + e.Address.String() + " is private or local, which the policy does not allow"
 }
 
 func (p *Policy) granted(ip netip.Addr) bool {

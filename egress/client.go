@@ -122,15 +122,41 @@ func (c *Client) checkDial(address string) error {
 	return c.cfg.Policy.checkAddress(to.Addr())
 }
 
-// Do makes a request; the context of req bounds it and the reading of the
+// Options say about one request what http.Request has no words for.
+type Options struct {
+	// NoRedirects makes a redirect the response. MaxRedirects, if it is above 0,
+	// bounds redirects more tightly than the client's does.
+	NoRedirects  bool
+	MaxRedirects int
+	// OnRequest, if any, is asked about every request that the policy has allowed,
+	// also after redirects, before it is made. An error ends the exchange.
+	OnRequest func(method string, u *url.URL) error
+}
+
+type optionsKey struct{}
+
+func optionsOf(ctx context.Context) Options {
+	o, _ := ctx.Value(optionsKey{}).(Options)
+	return o
+}
+
+// Do makes a request; see DoWith.
+func (c *Client) Do(req *http.Request) (*http.Response, error) { return c.DoWith(req, Options{}) }
+
+// DoWith makes a request; the context of req bounds it and the reading of the
 // body, which is to be closed. The request itself is left as it is. Refusals of
 // the policy have code beacon.Denied. No error shows the query of a URL, a
 // password in it, or a path behind a redirect.
-func (c *Client) Do(req *http.Request) (*http.Response, error) {
+func (c *Client) DoWith(req *http.Request, o Options) (*http.Response, error) {
 	if err := c.Check(req.Method, req.URL); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(req.Context())
+	if o.OnRequest != nil {
+		if err := o.OnRequest(req.Method, req.URL); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithCancelCause(context.WithValue(req.Context(), optionsKey{}, o))
 	req = req.Clone(ctx)
 	// Whatever it says, the host that was allowed is the host that is asked.
 	req.Host = ""
@@ -193,12 +219,22 @@ var portable = []string{
 	"If-None-Match", "If-Range", "If-Unmodified-Since", "Range", "User-Agent",
 }
 
+// Portable reports whether a header goes along when a request is sent on to
+// another host.
+func Portable(name string) bool {
+	return slices.Contains(portable, http.CanonicalHeaderKey(name))
+}
+
 func (c *Client) redirect(req *http.Request, via []*http.Request) error {
-	if c.cfg.MaxRedirects < 0 {
+	o, most := optionsOf(req.Context()), c.cfg.MaxRedirects
+	if most < 0 || o.NoRedirects {
 		return http.ErrUseLastResponse
 	}
-	if len(via) > c.cfg.MaxRedirects {
-		return beacon.Errorf(beacon.Denied, "more than %d redirects", c.cfg.MaxRedirects)
+	if o.MaxRedirects > 0 {
+		most = min(most, o.MaxRedirects)
+	}
+	if len(via) > most {
+		return beacon.Errorf(beacon.Denied, "more than %d redirects", most)
 	}
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return beacon.Errorf(beacon.Denied, "a redirect from https to http")
@@ -212,12 +248,15 @@ func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 	}
 	if away(req) || slices.ContainsFunc(via, away) {
 		for name := range req.Header {
-			if !slices.Contains(portable, http.CanonicalHeaderKey(name)) {
+			if !Portable(name) {
 				delete(req.Header, name)
 			}
 		}
 	}
-	return c.Check(req.Method, req.URL)
+	if err := c.Check(req.Method, req.URL); err != nil || o.OnRequest == nil {
+		return err
+	}
+	return o.OnRequest(req.Method, req.URL)
 }
 
 // checkedRedirects keeps net/http from putting a location that it cannot parse,

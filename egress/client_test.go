@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -288,6 +289,52 @@ func TestRedirects(t *testing.T) {
 		defer res.Body.Close()
 		require.Equal(t, http.StatusTemporaryRedirect, res.StatusCode)
 	})
+}
+
+// Options narrow what the client may do, for one request.
+func TestOptions(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if n, err := strconv.Atoi(r.URL.Path[1:]); err == nil && n > 0 {
+			http.Redirect(w, r, fmt.Sprintf("/%d", n-1), http.StatusFound)
+		}
+	})
+	c := client(t, egress.Config{Policy: egress.Policy{Private: true}})
+	do := func(path string, o egress.Options) (int, error) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
+		require.NoError(t, err)
+		res, err := c.DoWith(req, o)
+		if err != nil {
+			return 0, err
+		}
+		return res.StatusCode, res.Body.Close()
+	}
+	var asked []string
+	status, err := do("/2", egress.Options{OnRequest: func(method string, u *url.URL) error {
+		asked = append(asked, method+" "+u.Path)
+		return nil
+	}})
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, []string{"GET /2", "GET /1", "GET /0"}, asked)
+	status, err = do("/2", egress.Options{NoRedirects: true})
+	require.NoError(t, err)
+	require.Equal(t, http.StatusFound, status)
+	_, err = do("/2", egress.Options{MaxRedirects: 1})
+	require.ErrorContains(t, err, "more than 1 redirects")
+	_, err = do("/5", egress.Options{MaxRedirects: 100})
+	require.ErrorContains(t, err, "more than 3 redirects")
+	for _, last := range []string{"/2", "/1"} {
+		_, err = do("/2", egress.Options{OnRequest: func(_ string, u *url.URL) error {
+			if u.Path == last {
+				return beacon.Errorf(beacon.Denied, "not there")
+			}
+			return nil
+		}})
+		require.Equal(t, beacon.Denied, beacon.CodeOf(err))
+		require.EqualError(t, err, "not there")
+	}
+	require.True(t, egress.Portable("accept"))
+	require.False(t, egress.Portable("Authorization"))
 }
 
 func TestNoDowngrade(t *testing.T) {

@@ -3,7 +3,6 @@ package hostfuncs
 import (
 	"context"
 	"io"
-	"time"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
@@ -20,7 +19,7 @@ type Broker interface {
 	Fetch(ctx context.Context, r Request) (*Response, error)
 	// Call has another capability carry out an action and returns when it has
 	// ended. The result is valid with an error, too.
-	Call(ctx context.Context, r Call) (beacon.Result, error)
+	Call(ctx context.Context, r beacon.Call) (beacon.Result, error)
 	// HasSecret reports whether the item may use a secret.
 	HasSecret(name string) bool
 }
@@ -49,24 +48,6 @@ type Response struct {
 	Body   io.ReadCloser
 }
 
-// A Call is a request to another capability.
-type Call struct {
-	Capability string
-	Action     string // "" is the first
-	Settings   beacon.Settings
-	// Timeout bounds the callee besides ctx; 0 is no bound of its own.
-	Timeout time.Duration
-	// SourceName and Source are the file that the callee gets; nil is none.
-	SourceName string
-	Source     io.Reader
-	// OutputName is what the callee's output is called, and Output where it
-	// goes once the callee has ended well; nil is nowhere.
-	OutputName string
-	Output     func() (io.WriteCloser, error)
-	// OnProgress may be nil.
-	OnProgress func(beacon.Progress)
-}
-
 // nobody is the broker of an item that was granted nothing.
 type nobody struct{}
 
@@ -74,7 +55,7 @@ func (nobody) Fetch(context.Context, Request) (*Response, error) {
 	return nil, beacon.Errorf(beacon.Denied, "HTTP is not permitted: nothing was granted to this provider")
 }
 
-func (nobody) Call(_ context.Context, r Call) (beacon.Result, error) {
+func (nobody) Call(_ context.Context, r beacon.Call) (beacon.Result, error) {
 	return beacon.Result{}, beacon.Errorf(beacon.Denied, "calling %s is not permitted: nothing was granted to this provider", beacon.Excerpt(r.Capability, 80))
 }
 

@@ -31,7 +31,7 @@ func (echo) Fetch(_ context.Context, r hostfuncs.Request) (*hostfuncs.Response, 
 	return &hostfuncs.Response{Status: 200, URL: r.URL, Header: r.Header, Length: -1, Body: body}, nil
 }
 
-func (echo) Call(_ context.Context, r hostfuncs.Call) (beacon.Result, error) {
+func (echo) Call(_ context.Context, r beacon.Call) (beacon.Result, error) {
 	if r.OnProgress != nil {
 		r.OnProgress(beacon.Progress{Message: "calling " + r.Capability})
 	}
@@ -57,7 +57,7 @@ func (echo) HasSecret(name string) bool { return name == "key" }
 // A stub is a broker made of functions; those that are nil deny.
 type stub struct {
 	fetch func(context.Context, hostfuncs.Request) (*hostfuncs.Response, error)
-	call  func(context.Context, hostfuncs.Call) (beacon.Result, error)
+	call  func(context.Context, beacon.Call) (beacon.Result, error)
 }
 
 func (s stub) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Response, error) {
@@ -67,7 +67,7 @@ func (s stub) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Respon
 	return s.fetch(ctx, r)
 }
 
-func (s stub) Call(ctx context.Context, r hostfuncs.Call) (beacon.Result, error) {
+func (s stub) Call(ctx context.Context, r beacon.Call) (beacon.Result, error) {
 	if s.call == nil {
 		return beacon.Result{}, beacon.Errorf(beacon.Denied, "no calls")
 	}
@@ -258,7 +258,7 @@ func TestBrokerErrors(t *testing.T) {
 		err := beacon.Errorf(code, "because\x1b")
 		g := start(t, setup{broker: stub{
 			fetch: func(context.Context, hostfuncs.Request) (*hostfuncs.Response, error) { return nil, err },
-			call:  func(context.Context, hostfuncs.Call) (beacon.Result, error) { return beacon.Result{}, err },
+			call:  func(context.Context, beacon.Call) (beacon.Result, error) { return beacon.Result{}, err },
 		}})
 		h := g.request(`{"URL":"http://a/"}`)
 		require.Equal(t, want, g.call("http_wait", h, cell), code)
@@ -432,9 +432,9 @@ func TestHTTPTimes(t *testing.T) {
 }
 
 func TestCall(t *testing.T) {
-	var got hostfuncs.Call
+	var got beacon.Call
 	var source string
-	g := start(t, setup{broker: stub{call: func(_ context.Context, r hostfuncs.Call) (beacon.Result, error) {
+	g := start(t, setup{broker: stub{call: func(_ context.Context, r beacon.Call) (beacon.Result, error) {
 		got = r
 		b, err := io.ReadAll(r.Source)
 		if err != nil {
@@ -481,7 +481,7 @@ func TestCall(t *testing.T) {
 }
 
 func TestCallProgress(t *testing.T) {
-	many := stub{call: func(_ context.Context, r hostfuncs.Call) (beacon.Result, error) {
+	many := stub{call: func(_ context.Context, r beacon.Call) (beacon.Result, error) {
 		for n := range 1000 {
 			if r.OnProgress != nil {
 				r.OnProgress(beacon.Progress{Step: n + 1, TotalSteps: 1000})
@@ -525,7 +525,7 @@ func TestCallsThatDoNotWork(t *testing.T) {
 		require.Equal(t, want, g.call("call_wait", k), output)
 	}
 	// A result that is no JSON is the host's fault, and not the guest's end.
-	g = start(t, setup{broker: stub{call: func(context.Context, hostfuncs.Call) (beacon.Result, error) {
+	g = start(t, setup{broker: stub{call: func(context.Context, beacon.Call) (beacon.Result, error) {
 		return beacon.Result{Outputs: beacon.Outputs{"F": func() {}}}, nil
 	}}})
 	k := g.begin(`{}`)
@@ -538,7 +538,7 @@ func TestCallsThatDoNotWork(t *testing.T) {
 // A call ends with its handle, and with its own time.
 func TestCallEnds(t *testing.T) {
 	ended := make(chan error, 1)
-	g := start(t, setup{broker: stub{call: func(ctx context.Context, _ hostfuncs.Call) (beacon.Result, error) {
+	g := start(t, setup{broker: stub{call: func(ctx context.Context, _ beacon.Call) (beacon.Result, error) {
 		<-ctx.Done()
 		ended <- ctx.Err()
 		return beacon.Result{}, ctx.Err()

@@ -100,7 +100,7 @@ func callOpen(i *Item, c *abi.Call) abi.Errno {
 		return i.refuse(err)
 	}
 	k := &call{ended: make(chan struct{})}
-	r := Call{Capability: asked.Capability, Action: asked.Action, Settings: asked.Settings}
+	r := beacon.Call{Capability: asked.Capability, Action: asked.Action, Settings: asked.Settings}
 	switch asked.Progress {
 	case "", "drop":
 	case "forward":

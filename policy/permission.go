@@ -272,3 +272,22 @@ func (g Grants) Egress() egress.Policy {
 	}
 	return p
 }
+
+// Within narrows the networks of an egress policy to those that a ceiling has,
+// too. Rules are left as they are: both policies are asked about each request.
+func Within(p, ceiling egress.Policy) egress.Policy {
+	var networks []netip.Prefix
+	for _, a := range p.Networks {
+		for _, b := range ceiling.Networks {
+			switch {
+			case a.Bits() >= b.Bits() && b.Contains(a.Addr()):
+				networks = append(networks, a)
+			case b.Bits() > a.Bits() && a.Contains(b.Addr()):
+				networks = append(networks, b)
+			}
+		}
+	}
+	p.Networks = networks
+	p.Private = p.Private && ceiling.Private
+	return p
+}

@@ -182,7 +182,7 @@ func (b broker) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Resp
 	return &hostfuncs.Response{Status: res.StatusCode, URL: r.URL, Proto: res.Proto, Header: res.Header, Length: res.ContentLength, Body: res.Body}, nil
 }
 
-func (b broker) Call(_ context.Context, r hostfuncs.Call) (beacon.Result, error) {
+func (b broker) Call(_ context.Context, r beacon.Call) (beacon.Result, error) {
 	settings := map[string]any{}
 	for name, raw := range r.Settings {
 		settings[name] = raw

@@ -1,0 +1,230 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/textproto"
+	"net/url"
+	"strings"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/egress"
+	"github.com/ultravisor/beacon/hostfuncs"
+)
+
+// Fetch implements hostfuncs.Broker.
+func (b *broker) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Response, error) {
+	if err := b.count(); err != nil {
+		return nil, err
+	}
+	c, err := b.provider.client(b.tenant())
+	if err != nil {
+		return nil, err
+	}
+	req, secrets, err := b.request(ctx, c, r)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.web.DoWith(req, egress.Options{
+		NoRedirects: r.Redirects == 0, MaxRedirects: r.Redirects, OnRequest: b.permitted(c),
+	})
+	if err != nil {
+		return nil, b.unreached(ctx, req.URL, secrets, err)
+	}
+	header := make(map[string][]string, len(res.Header))
+	for name, values := range res.Header {
+		for _, v := range values {
+			header[name] = append(header[name], secrets.mask(v))
+		}
+	}
+	return &hostfuncs.Response{
+		Status: res.StatusCode, URL: secrets.mask(res.Request.URL.String()), Proto: res.Proto,
+		Header: header, Length: res.ContentLength,
+		Body: &received{b: b, ctx: ctx, from: res.Body, clean: secrets.reader(res.Body), secrets: secrets},
+	}, nil
+}
+
+// unreached words why there is no response. Where a name leads to is the
+// operator's to know.
+func (b *broker) unreached(ctx context.Context, u *url.URL, secrets masks, err error) error {
+	var address *egress.AddressError
+	if _, literal := netip.ParseAddr(u.Hostname()); literal == nil || !errors.As(err, &address) {
+		return secrets.error(ctx, err)
+	}
+	b.provider.cfg.Log.Warn("a guest's request leads to an address that it may not reach", "provider", b.provider.cfg.Name,
+		"tenant", b.tenant(), "item", b.job.Item.Hash, "host", hostOf(u), "err", address)
+	if address.Never {
+		return beacon.Errorf(beacon.Denied, "the host, or one that it redirects to, has an address that is never requested")
+	}
+	return beacon.Errorf(beacon.Denied, "the host, or one that it redirects to, has a private address: grant its \"address\" to provider %s", b.provider.cfg.Name)
+}
+
+// request makes the request that a guest asks for, with the secrets in it that
+// it names.
+func (b *broker) request(ctx context.Context, c *client, r hostfuncs.Request) (*http.Request, masks, error) {
+	u, err := url.Parse(r.URL)
+	switch {
+	case err != nil:
+		return nil, nil, beacon.Errorf(beacon.Invalid, "the URL is not one")
+	case u.User != nil:
+		return nil, nil, beacon.Errorf(beacon.Invalid, "the URL has a user in it: use the header Authorization")
+	case u.Fragment != "":
+		return nil, nil, beacon.Errorf(beacon.Invalid, "the URL has a fragment, which is never sent: leave it out")
+	case r.Method != strings.ToUpper(r.Method) || !isToken(r.Method) || r.Method == http.MethodConnect || r.Method == http.MethodTrace:
+		return nil, nil, beacon.Errorf(beacon.Invalid, "method %q: want one such as GET or POST, in capitals", beacon.Excerpt(r.Method, 40))
+	}
+	// What the policy would say comes first: about a host that is not permitted
+	// there is nothing else to say.
+	if err := c.web.Check(r.Method, u); err != nil {
+		if _, known := b.provider.cfg.Grants.HTTP(allows(r.Method, u)); beacon.CodeOf(err) == beacon.Denied && !known && plainURL(u) {
+			err = b.refused(r.Method, u)
+		}
+		return nil, nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, r.URL, nil)
+	if err != nil {
+		return nil, nil, beacon.Errorf(beacon.Invalid, "the URL is not one")
+	}
+	var secrets masks
+	for name, values := range r.Header {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		if !isToken(name) || isForbidden(name) {
+			return nil, nil, beacon.Errorf(beacon.Invalid, "header %s cannot be set", beacon.Excerpt(name, 80))
+		}
+		for _, value := range values {
+			value, used, err := b.insert(c, req, name, value)
+			if err != nil {
+				return nil, nil, err
+			}
+			secrets = append(secrets, used...)
+			if !isValue(value) {
+				return nil, nil, beacon.Errorf(beacon.Invalid, "header %s has a value that cannot be sent", beacon.Excerpt(name, 80))
+			}
+			req.Header.Add(name, value)
+		}
+	}
+	if len(secrets) > 0 && req.Header.Get("Accept-Encoding") != "" {
+		// In something that is compressed a secret would not be found.
+		req.Header.Set("Accept-Encoding", "identity")
+	}
+	if r.Body != nil {
+		req.Body, req.ContentLength = &sent{b: b, ctx: ctx, from: r.Body}, r.BodyLength
+	}
+	return req, secrets, nil
+}
+
+// plainURL reports whether it makes sense to name what would permit a URL.
+func plainURL(u *url.URL) bool {
+	return (&egress.Policy{}).Check(http.MethodGet, u) == nil
+}
+
+// The marks around the name of a secret in a header's value.
+const (
+	opening = "{{secret:"
+	closing = "}}"
+)
+
+// insert puts secrets into a header's value.
+func (b *broker) insert(c *client, req *http.Request, header, value string) (string, masks, error) {
+	var out strings.Builder
+	var used masks
+	for {
+		before, rest, found := strings.Cut(value, opening)
+		out.WriteString(before)
+		if !found {
+			return out.String(), used, nil
+		}
+		name, after, closed := strings.Cut(rest, closing)
+		if !closed {
+			return "", nil, beacon.Errorf(beacon.Invalid, "header %s: %s without %s", beacon.Excerpt(header, 80), opening, closing)
+		}
+		secret, granted, err := b.secret(c, name)
+		switch {
+		case err != nil:
+			return "", nil, err
+		case egress.Portable(header):
+			return "", nil, beacon.Errorf(beacon.Invalid, "header %s cannot carry a secret: it is sent on to other hosts; use Authorization or one of the server's own", header)
+		case !secret.For(allows(req.Method, req.URL)):
+			return "", nil, beacon.Errorf(beacon.Denied, "the secret %s is not for %s: add it to the secret's For", name, beacon.Excerpt(req.URL.Scheme+"://"+req.URL.Host, 300))
+		}
+		b.job.Account.Used(granted.String())
+		out.WriteString(secret.Reveal())
+		used = append(used, secret.Reveal())
+		value = after
+	}
+}
+
+// sent is the body of a request, counted.
+type sent struct {
+	b    *broker
+	ctx  context.Context
+	from io.ReadCloser
+}
+
+func (s *sent) Read(p []byte) (int, error) {
+	n, err := s.from.Read(p)
+	if limit := s.b.provider.cfg.Limits.Sent; s.b.sent.Add(int64(n)) > limit {
+		return 0, beacon.Errorf(beacon.WebLimit, "more than %d bytes sent; raise the provider's Sent limit", limit)
+	}
+	if paceErr := s.b.job.Account.Spend(s.ctx, beacon.Usage{Sent: int64(n)}); paceErr != nil {
+		return 0, paceErr
+	}
+	return n, err
+}
+
+func (s *sent) Close() error { return s.from.Close() }
+
+// received is the body of a response, counted, without secrets.
+type received struct {
+	b       *broker
+	ctx     context.Context
+	from    io.Closer
+	clean   io.Reader
+	secrets masks
+}
+
+func (r *received) Read(p []byte) (int, error) {
+	n, err := r.clean.Read(p)
+	if limit := r.b.provider.cfg.Limits.Received; r.b.received.Add(int64(n)) > limit {
+		return 0, beacon.Errorf(beacon.WebLimit, "more than %d bytes received; raise the provider's Received limit", limit)
+	}
+	if paceErr := r.b.job.Account.Spend(r.ctx, beacon.Usage{Received: int64(n)}); paceErr != nil {
+		return 0, paceErr
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = r.secrets.error(r.ctx, err)
+	}
+	return n, err
+}
+
+func (r *received) Close() error { return r.from.Close() }
+
+// error turns what went wrong with an exchange into what a guest may know.
+func (m masks) error(ctx context.Context, err error) error {
+	var ours *beacon.Error
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &ours):
+		return beacon.Errorf(ours.Code, "%s", m.mask(ours.Message))
+	case errors.Is(err, egress.ErrTooLarge), errors.Is(err, egress.ErrTooSlow):
+		return beacon.Errorf(beacon.WebLimit, "%s", m.mask(err.Error()))
+	}
+	return beacon.Errorf(beacon.Unreachable, "%s", m.mask(beacon.Excerpt(fmt.Sprint(err), 500)))
+}
+
+// isToken reports whether text can be a method or a header's name.
+func isToken(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune("()<>@,;:\\\"/[]?={}", r)
+	})
+}
+
+// isValue reports whether text can be a header's value.
+func isValue(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
+}
