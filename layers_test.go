@@ -30,6 +30,7 @@ var layers = map[string][]string{
 	"egress":                 {""},
 	"policy":                 {"", "egress"},
 	"broker":                 {"", "egress", "hostfuncs", "policy"},
+	"origin":                 {"", "policy"},
 	"staging":                {"", "egress", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},

@@ -29,7 +29,7 @@ func (b *broker) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Res
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.web.DoWith(req, egress.Options{
+	res, err := c.web.DoWith(req, egress.Options{ //nolint:bodyclose // whoever gets the response does
 		NoRedirects: r.Redirects == 0, MaxRedirects: r.Redirects, OnRequest: b.permitted(c),
 	})
 	if err != nil {
