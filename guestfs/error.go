@@ -38,6 +38,7 @@ const (
 	LimitOpenFiles                  // files and directories open at once
 	LimitDepth                      // directories below each other
 	LimitListings                   // memory for listings of open directories
+	LimitShared                     // what several guests may have together
 )
 
 // A LimitError is a quota that was hit. errors.Is(err, ErrLimit) holds.
@@ -63,6 +64,8 @@ func (e *LimitError) Error() string {
 		return fmt.Sprintf("a path deeper than %s directories", number(e.Value))
 	case LimitListings:
 		return fmt.Sprintf("more than %s of names in open directories", size(e.Value))
+	case LimitShared:
+		return "more than the tenant's items may have in files together"
 	}
 	return ErrLimit.Error()
 }

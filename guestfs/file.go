@@ -427,8 +427,12 @@ func (x *File) book(end, n int64) error {
 		return f.exceeded(LimitWritten, f.limits.Written)
 	}
 	if end > x.node.size {
-		if x.node.charge(end)-x.node.charge(x.node.size) > f.limits.Bytes-f.used {
+		more := x.node.charge(end) - x.node.charge(x.node.size)
+		if more > f.limits.Bytes-f.used {
 			return f.exceeded(LimitBytes, f.limits.Bytes)
+		}
+		if more > 0 && f.hold(more) != nil {
+			return f.exceeded(LimitShared, 0)
 		}
 		f.resize(x.node, end)
 	}

@@ -80,6 +80,11 @@ type Config struct {
 	// directories that lead to them, are not changed, moved or removed. They
 	// should be there before the first operation.
 	ReadOnly []string
+	// Hold, if any, is asked for every byte that the guest's files grow by, and
+	// told with a negative number what they give back; its error refuses the
+	// growth. It is for quotas that several guests share. What is held at Close is
+	// not given back.
+	Hold func(bytes int64) error
 }
 
 // listingBytes limits what the listings of open directories take of the host's
@@ -95,6 +100,7 @@ type FS struct {
 	root     *os.Root
 	openTree func(*os.Root) (tree, error)
 	limits   Limits
+	hold     func(int64) error // never nil
 
 	inputs  map[string]bool // by name
 	holders map[string]bool // directories on the way to inputs, by name
@@ -144,7 +150,10 @@ func (n *node) charge(size int64) int64 { return max(0, size-n.original) }
 
 // New returns the file system of root, which must stay open until Close.
 func New(root *os.Root, cfg Config) *FS {
-	f := &FS{root: root, openTree: openTree, limits: cfg.Limits.withDefaults()}
+	f := &FS{root: root, openTree: openTree, limits: cfg.Limits.withDefaults(), hold: cfg.Hold}
+	if f.hold == nil {
+		f.hold = func(int64) error { return nil }
+	}
 	if len(cfg.ReadOnly) > 0 {
 		f.inputs, f.holders = map[string]bool{}, map[string]bool{}
 	}
@@ -326,8 +335,12 @@ func (f *FS) node(found facts) *node {
 
 // resize books a new size of a file. f.mu is held.
 func (f *FS) resize(n *node, size int64) {
-	f.used += n.charge(size) - n.charge(n.size)
+	more := n.charge(size) - n.charge(n.size)
+	f.used += more
 	n.size = size
+	if more < 0 {
+		_ = f.hold(more) // giving back is never refused
+	}
 }
 
 // forget books that a name is gone. f.mu is held.

@@ -457,6 +457,35 @@ func TestS19Quotas(t *testing.T) {
 	}
 }
 
+// What several guests share is asked for as it grows, and given back.
+func TestHold(t *testing.T) {
+	for _, open := range trees {
+		held := int64(0)
+		fsys, _ := stage(t, open, guestfs.Config{Hold: func(n int64) error {
+			if held+n > 100 {
+				return errors.New("no more")
+			}
+			held += n
+			return nil
+		}})
+		x, err := fsys.Open("a", guestfs.Write|guestfs.Create)
+		require.NoError(t, err)
+		_, err = x.Write(make([]byte, 60))
+		require.NoError(t, err)
+		_, err = x.Write(make([]byte, 41))
+		require.ErrorIs(t, err, guestfs.ErrLimit)
+		require.ErrorContains(t, fsys.Limit(), "the tenant's items")
+		_, err = x.Write(make([]byte, 40))
+		require.NoError(t, err)
+		require.ErrorIs(t, x.Truncate(101), guestfs.ErrLimit)
+		require.NoError(t, x.Truncate(10))
+		require.EqualValues(t, 10, held)
+		require.NoError(t, x.Close())
+		require.NoError(t, fsys.Remove("a"))
+		require.Zero(t, held)
+	}
+}
+
 func TestLimitRemembersTheFirst(t *testing.T) {
 	f, _ := stage(t, guestfs.New, guestfs.Config{Limits: guestfs.Limits{Entries: -1, FileSize: 1}})
 	require.Error(t, f.Mkdir("x"))
@@ -841,13 +870,22 @@ func FuzzOperations(f *testing.F) {
 			return
 		}
 		for _, open := range trees {
-			fsys, dir := stage(t, open, guestfs.Config{Limits: guestfs.Limits{Bytes: 600, FileSize: 500, Entries: 5, OpenFiles: 4, Depth: 3, Written: 4000}})
+			held := int64(0)
+			hold := func(n int64) error {
+				if held += n; held > 550 {
+					held -= n
+					return errors.New("no more")
+				}
+				return nil
+			}
+			fsys, dir := stage(t, open, guestfs.Config{Hold: hold, Limits: guestfs.Limits{Bytes: 600, FileSize: 500, Entries: 5, OpenFiles: 4, Depth: 3, Written: 4000}})
 			s := &script{f: fsys}
 			for i := 0; i+3 <= len(ops); i += 3 {
 				s.step(ops[i], ops[i+1], ops[i+2])
 				requireAccounts(t, fsys, dir, s.open)
 			}
 			u, limits := fsys.Usage(), fsys.Limits()
+			require.Equal(t, u.Bytes, held, "what is held for it")
 			require.LessOrEqual(t, u.Bytes, limits.Bytes)
 			require.LessOrEqual(t, u.Entries, limits.Entries)
 			require.LessOrEqual(t, u.Written, limits.Written)
