@@ -34,8 +34,34 @@ type Config struct {
 	// source means on behalf of a tenant: a URL, or a file of this machine, which
 	// the executor closes. nil means that such sources are refused.
 	Resolve func(ctx context.Context, tenant, address string) (url string, local *os.File, err error)
+	// Tenant says whose an item is; nil means that all are the default tenant's.
+	// Its error is the item's result.
+	Tenant func(item beacon.WorkItem) (string, error)
+	// Shared reports whether an item of a tenant may call a capability; nil means
+	// every one.
+	Shared func(tenant, capability string) bool
+	// Enter waits until an item of a tenant may run, as long as the item may take
+	// at most, and returns who pays for it and what to call when it has ended. Its
+	// error is the item's result. nil lets all in.
+	Enter func(ctx context.Context, tenant string, item beacon.WorkItem) (payer beacon.Payer, leave func(), err error)
+	// OnEnd, if any, is told of every item that has ended, but for those that
+	// nobody here could carry out.
+	OnEnd func(Record)
 	// Log defaults to slog.Default.
 	Log *slog.Logger
+}
+
+// A Record says what became of an item and what was done on its behalf.
+type Record struct {
+	Item   beacon.WorkItem
+	Tenant string
+	// Began is when the item had its turn; it waited for that before.
+	Began        time.Time
+	Waited, Took time.Duration
+	Statement    beacon.Statement
+	ExitCode     int
+	// Code is that of the provider's error, "" when it had none.
+	Code beacon.Code
 }
 
 // An Executor is safe for concurrent use.
@@ -98,6 +124,17 @@ func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, o
 	}
 	item.Action = action.Name
 	item.Timeout = cmp.Or(item.Timeout, e.cfg.Timeout)
+	turn, err := e.enter(ctx, item)
+	if err != nil {
+		return refused(ctx, err)
+	}
+	defer func() { e.leave(turn, result, err) }()
+	return e.carryOut(ctx, provider, turn.job(item, onProgress), files)
+}
+
+// carryOut runs a job whose turn it is: it gets a directory and its time.
+func (e *Executor) carryOut(ctx context.Context, provider beacon.Provider, run *beacon.Job, files files) (result beacon.Result, err error) {
+	item := run.Item
 	ctx, cancel := context.WithTimeoutCause(ctx, item.Timeout, beacon.Errorf(beacon.Timeout,
 		"the item ran longer than its limit of %s; raise its TimeoutMs", item.Timeout))
 	defer cancel()
@@ -106,7 +143,7 @@ func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, o
 	if err != nil {
 		return transferFailed(err), nil
 	}
-	dir, err := e.store.Create()
+	dir, err := e.store.CreateFor(run.Tenant)
 	if err != nil {
 		return transferFailed(err), nil
 	}
@@ -115,21 +152,26 @@ func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, o
 			e.cfg.Log.Error("the item's directory stays behind", "item", item.Hash, "err", cerr)
 		}
 	}()
-	job := &staged{item: item, tenant: beacon.DefaultTenant, dir: dir, onProgress: onProgress}
+	job := &staged{item: item, tenant: run.Tenant, dir: dir, onProgress: run.OnProgress}
 	notes, err := files.stage(ctx, job, request)
+	if err == nil {
+		err = hold(dir, request, run.Account)
+	}
 	if err == nil {
 		err = makeFolders(dir, request)
 	}
 	if err != nil {
+		if c, ok := files.(*called); ok {
+			c.failure = err // which a caller gets as it is
+		}
 		failure := transferFailed(err)
 		failure.Log = append(notes, failure.Log...)
 		return failure, nil
 	}
 	sources, outputs := request.sourceNames(), request.outputNames()
-	result, err = e.call(ctx, provider, &beacon.Job{
-		Item: item, Tenant: job.tenant, Dir: dir.Root, OnProgress: onProgress,
-		Source: first(sources), Output: first(outputs), Sources: sources, Outputs: outputs,
-	})
+	run.Dir = dir.Root
+	run.Source, run.Output, run.Sources, run.Outputs = first(sources), first(outputs), sources, outputs
+	result, err = e.call(ctx, provider, run)
 	result.Log = append(notes, result.Log...)
 	if err != nil || len(request.outputs) == 0 || !files.wants(result) {
 		return result, err

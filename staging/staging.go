@@ -28,8 +28,9 @@ type Store struct {
 	path string
 	lock *os.File
 
-	mu   sync.Mutex
-	open int
+	mu      sync.Mutex
+	open    int
+	tenants map[string]int // directories of items, by the folder that they are in
 }
 
 // Open prepares a store under folder, which is created if need be, and removes
@@ -145,32 +146,65 @@ func (s *Store) Close() error {
 // A Dir is the directory of one work item.
 type Dir struct {
 	*os.Root
-	store *Store
+	store  *Store
+	folder string // of the tenant
 }
 
 // Create makes an empty directory for a work item. Its name has nothing of the
 // item's: a hash from a server is not a file name. Close it.
-func (s *Store) Create() (*Dir, error) {
-	path := filepath.Join(s.path, random())
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return nil, fmt.Errorf("create the item's directory: %w", hostless(err))
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the item's directory: %w", hostless(err)), os.Remove(path))
-	}
+func (s *Store) Create() (*Dir, error) { return s.CreateFor(beacon.DefaultTenant) }
+
+// CreateFor makes a directory for an item of a tenant, below one that has no
+// other tenant's.
+func (s *Store) CreateFor(tenant string) (*Dir, error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	folder := s.path
+	if tenant != beacon.DefaultTenant {
+		folder = filepath.Join(folder, digest(tenant))
+		if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("create the tenant's directory: %w", hostless(err))
+		}
+	}
+	d := &Dir{store: s, folder: folder}
+	path := filepath.Join(folder, random())
+	err := os.Mkdir(path, 0o700)
+	if err == nil {
+		if d.Root, err = os.OpenRoot(path); err != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create the item's directory: %w", hostless(err)), d.leave())
+	}
 	s.open++
-	s.mu.Unlock()
-	return &Dir{Root: root, store: s}, nil
+	if s.tenants == nil {
+		s.tenants = map[string]int{}
+	}
+	s.tenants[folder]++
+	return d, nil
+}
+
+// leave removes the tenant's folder after its last item; the store's mu is held.
+func (d *Dir) leave() error {
+	if d.folder == d.store.path || d.store.tenants[d.folder] > 0 {
+		return nil
+	}
+	delete(d.store.tenants, d.folder)
+	return hostless(os.Remove(d.folder))
 }
 
 // Close removes the directory and all that is in it.
 func (d *Dir) Close() error {
+	err := errors.Join(d.Root.Close(), remove(d.Name()))
 	d.store.mu.Lock()
+	defer d.store.mu.Unlock()
 	d.store.open--
-	d.store.mu.Unlock()
-	if err := errors.Join(d.Root.Close(), remove(d.Name())); err != nil {
+	d.store.tenants[d.folder]--
+	if err == nil {
+		err = d.leave()
+	}
+	if err != nil {
 		return fmt.Errorf("remove the item's directory: %w", err)
 	}
 	return nil
