@@ -31,6 +31,7 @@ var layers = map[string][]string{
 	"policy":                 {"", "egress"},
 	"broker":                 {"", "egress", "hostfuncs", "policy"},
 	"origin":                 {"", "policy"},
+	"audit":                  {""},
 	"staging":                {"", "egress", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},
@@ -79,7 +80,7 @@ var layers = map[string][]string{
 	"builtin/llm/voyage":    {"builtin/llm/model", "builtin/llm/openai", "builtin/llm/secret", "builtin/llm/wire"},
 	"builtin/llm/wire":      {""},
 	"cmd/beacon": {
-		"", "builtin", "egress", "executor", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
+		"", "audit", "broker", "builtin", "egress", "executor", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

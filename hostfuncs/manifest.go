@@ -41,6 +41,8 @@ type WarmUp struct {
 type Permission struct {
 	Permission string
 	Reason     string
+	// Optional is true of what the provider can do without.
+	Optional bool
 }
 
 // ParseManifest reads a manifest. All text in it is made fit for terminals and
@@ -129,7 +131,7 @@ func ParseManifest(raw []byte) (Manifest, error) {
 		out.WarmUp = w
 	}
 	for _, p := range m.Permissions {
-		out.Permissions = append(out.Permissions, Permission{beacon.Excerpt(p.Permission, maxName), beacon.Excerpt(p.Reason, maxWords)})
+		out.Permissions = append(out.Permissions, Permission{beacon.Excerpt(p.Permission, maxName), beacon.Excerpt(p.Reason, maxWords), p.Optional})
 	}
 	return out, nil
 }

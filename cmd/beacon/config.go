@@ -9,13 +9,16 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/broker"
 	"github.com/ultravisor/beacon/builtin"
+	"github.com/ultravisor/beacon/policy"
 	"github.com/ultravisor/beacon/protocol"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 )
@@ -61,7 +64,17 @@ type config struct {
 	HostID        string
 	SharedMounts  []sharedMount
 
-	found bool // there is a file
+	// Policy is the operator's, or the name of a file that holds it; see package
+	// policy.
+	Policy json.RawMessage
+	// AuditLog is a file to which it is added who ran what.
+	AuditLog string
+	// MaxWaiting is how many items may wait for their tenant's turn, besides those
+	// that run; default three times MaxConcurrent if there are tenants.
+	MaxWaiting int
+
+	found  bool   // there is a file
+	folder string // that the file is in
 }
 
 // A sharedMount is an object with Root and, if need be, MountID, or the root
@@ -91,8 +104,44 @@ type providerConfig struct {
 	// Fuel bounds the instructions that a module may execute for an item; 0 is no
 	// limit. They are counted exactly, which makes the module slower.
 	Fuel int64
+	// SHA256 pins a module.
+	SHA256 string
+	// Permissions are what a module may do; see package policy. The word "wanted"
+	// grants what its manifest asks for, if the module is pinned.
+	Permissions []string
+	// Network bounds what an item does with them.
+	Network networkLimits
+	// Tenant is whose the provider is: its items are that tenant's, and no other
+	// tenant's providers can call it. TenantFrom names a setting of items that
+	// says whose they are instead.
+	Tenant     string
+	TenantFrom string
 
 	memory byteSize
+	direct bool // named on the command line, by whoever runs it
+}
+
+// networkLimits bound requests and calls of one item.
+type networkLimits struct {
+	Requests       int          // and calls; default 1000
+	Sent, Received policy.Bytes // default 1G each
+	MinRate        int64        // bytes a second; default 1024, less than 0 any
+	Depth          int          // of calls; default 4
+}
+
+func (n networkLimits) limits() broker.Limits {
+	return broker.Limits{Requests: n.Requests, Sent: int64(n.Sent), Received: int64(n.Received), MinRate: n.MinRate, Depth: n.Depth}
+}
+
+// size reads how much memory the provider may have; a flag comes first.
+func (p *providerConfig) size(flag byteSize) error {
+	p.memory = flag
+	if p.Memory != "" && flag == 0 {
+		if err := p.memory.Set(p.Memory); err != nil {
+			return usagef("provider %s: Memory: %w", p.Source, err)
+		}
+	}
+	return nil
 }
 
 func (p providerConfig) limits() wasmrt.Limits {
@@ -108,6 +157,7 @@ func readConfig(path string) (config, error) {
 	}
 	c.found = true
 	path = cmp.Or(path, configName)
+	c.folder = filepath.Dir(path)
 	if err != nil {
 		return c, usagef("configuration %s: %w", path, unwrapPath(err))
 	}
@@ -152,6 +202,9 @@ func decodeConfig(raw []byte, into *config) error {
 	}
 	if _, err := into.SourcePolicy.download(nil); err != nil {
 		return fmt.Errorf("SourcePolicy: %w", err)
+	}
+	if into.MaxWaiting < 0 {
+		return fmt.Errorf("MaxWaiting is %d: want at least 0", into.MaxWaiting)
 	}
 	for i, p := range into.Providers {
 		if p.Source == "" {
@@ -220,6 +273,12 @@ func secret(value string) (string, error) {
 		return strings.TrimRight(string(raw), "\r\n"), nil
 	}
 	return value, nil
+}
+
+// plainText is the content of a JSON string.
+func plainText(raw json.RawMessage) (text string, err error) {
+	err = json.Unmarshal(raw, &text)
+	return text, err
 }
 
 func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -29,6 +29,7 @@ type execOptions struct {
 	capability  string
 	moduleFlags moduleFlags
 	settings    settingFlags
+	configPath  string
 	action      string
 	source      string
 	output      string
@@ -76,6 +77,7 @@ Exit codes: 0 success, 1 the item failed, 2 usage, 4 the module was refused,
 	f.BoolVar(&o.asJSON, "json", false, "print the whole result as JSON")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print neither progress nor log")
 	f.BoolVar(&o.passthrough, "passthrough", false, "end with the program's own exit code")
+	f.StringVarP(&o.configPath, "config", "f", "", "configuration file, for the policy and for the other providers that the item may call")
 	o.settings.register(f)
 	o.moduleFlags.register(f)
 	return cmd
@@ -121,12 +123,32 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	all, closeAll, err := offers(ctx, []providerConfig{{Source: cmp.Or(o.capability, o.module), Config: config, memory: o.moduleFlags.memory, Fuel: o.moduleFlags.fuel}},
-		func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, builtin.Host{Owner: true, Log: log})
+	list, file, err := o.providers(config)
+	if err != nil {
+		return err
+	}
+	rules, err := readPolicy(o.moduleFlags.policy, file)
+	if err != nil {
+		return err
+	}
+	g, err := newGuard(rules, dirs, log)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	if err := g.readLock(o.configPath); err != nil {
+		return err
+	}
+	all, closeAll, err := offers(ctx, list, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g, builtin.Host{Owner: true, Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err
 	}
+	tenants, err := newTenancy(rules, all, 1)
+	if err != nil {
+		return err
+	}
+	defer tenants.scheduler.Close()
 	registry, err := registryOf(all)
 	if err != nil {
 		return err
@@ -159,7 +181,8 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		Timeout:    o.timeout,
 		Attempt:    1,
 	}
-	run := executor.New(registry, store, download, executor.Config{Log: log})
+	run := executor.New(registry, store, download, tenants.configure(executor.Config{Log: log}, nil))
+	g.call = run.Call
 	bar := newBar(o.err, o.quiet || o.asJSON)
 	started := time.Now()
 	var result beacon.Result
@@ -170,6 +193,44 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 	}
 	bar.end()
 	return outcome{o.streams, o.asJSON, o.quiet, o.passthrough}.show(result, err, time.Since(started))
+}
+
+// providers are the one that carries out the item, and those of the
+// configuration, if one is named, that it may call.
+func (o *execOptions) providers(settings beacon.Settings) ([]providerConfig, config, error) {
+	var file config
+	if o.configPath != "" {
+		var err error
+		if file, err = readConfig(o.configPath); err != nil {
+			return nil, file, err
+		}
+	}
+	source := cmp.Or(o.capability, o.module)
+	p := providerConfig{Source: source, Config: settings}
+	list := []providerConfig{{}}
+	for _, other := range file.Providers {
+		switch {
+		case other.Source != source:
+			if err := other.size(0); err != nil {
+				return nil, file, err
+			}
+			list = append(list, other)
+		case settings != nil:
+			p = other
+			p.Config = settings
+		default:
+			p = other
+		}
+	}
+	p.Permissions, p.direct = append(p.Permissions, o.moduleFlags.grants...), true
+	if o.moduleFlags.fuel > 0 {
+		p.Fuel = o.moduleFlags.fuel
+	}
+	if err := p.size(o.moduleFlags.memory); err != nil {
+		return nil, file, err
+	}
+	list[0] = p
+	return list, file, nil
 }
 
 // unknownSettings says which settings nobody is going to read: most likely they

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,19 +9,22 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/policy"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/runtime/module"
 )
 
 type inspectOptions struct {
 	streams
-	flags  moduleFlags
-	asJSON bool
+	flags      moduleFlags
+	configPath string
+	asJSON     bool
 }
 
 func newInspectCommand(s streams) *cobra.Command {
@@ -30,7 +34,10 @@ func newInspectCommand(s streams) *cobra.Command {
 		Short: "Say what a module is, what it wants and what it offers",
 		Long: `Say what a module is, what it wants and what it offers.
 
-MODULE is a .wasm file, or the folder of a provider's source, which is built first.
+MODULE is a .wasm file, the folder of a provider's source, which is built first, a URL,
+or a reference to a registry: oci://registry.example.com/team/resize:1.0. What it wants
+is shown beside what the configuration, or --grant, grants it.
+
 The module is compiled. In the sandbox and without any work item it is run to
 initialise itself, as before the first item, and to describe itself, if it has no
 manifest in its binary.`,
@@ -41,6 +48,7 @@ manifest in its binary.`,
 			return o.run(cmd.Context(), args[0])
 		},
 	}
+	cmd.Flags().StringVarP(&o.configPath, "config", "f", "", "configuration file (default "+configName+", if there is one)")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print JSON")
 	o.flags.register(cmd.Flags())
 	return cmd
@@ -57,6 +65,10 @@ type view struct {
 	Description string `json:",omitempty"`
 	Actions     []beacon.Action
 	Permissions []permission
+	Unwanted    []string // that are granted and were not asked for
+	SignedBy    string   `json:",omitempty"` // the number of a key that the policy trusts
+	Comment     string   `json:",omitempty"` // the signer's
+	Lock        string   `json:",omitempty"` // how it differs from what was accepted
 	Memory      *memory
 	Functions   int
 	Imports     []string
@@ -79,7 +91,12 @@ type instances struct {
 	Random      string
 }
 
-type permission struct{ Permission, Reason string }
+type permission struct {
+	Permission, Reason string
+	Optional           bool
+	Granted            bool
+	Problem            string `json:",omitempty"`
+}
 
 type memory struct{ MinBytes, MaxBytes int64 }
 
@@ -98,12 +115,44 @@ func (o *inspectOptions) run(ctx context.Context, path string) (err error) {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	file, err := readConfig(o.configPath)
+	if err != nil {
+		return err
+	}
+	p := providerConfig{Source: path, direct: true}
+	for _, known := range file.Providers {
+		if known.Source == path {
+			p = known
+		}
+	}
+	if config != nil {
+		p.Config = config
+	}
+	p.Permissions = append(p.Permissions, o.flags.grants...)
+	if err := p.size(o.flags.memory); err != nil {
+		return err
+	}
+	rules, err := readPolicy(o.flags.policy, file)
+	if err != nil {
+		return err
+	}
+	if rules.Signatures == policy.Always {
+		rules.Signatures = policy.Warn // it is only looked at
+	}
+	g, err := newGuard(rules, dirs, log)
+	if err != nil {
+		return err
+	}
+	g.looking = true
+	if err := g.readLock(o.configPath); err != nil {
+		return err
+	}
 	rt, err := o.flags.runtime(dirs, log)
 	if err != nil {
 		return err
 	}
 	started := time.Now()
-	m, err := load(ctx, rt, dirs, path, config, o.flags.limits())
+	m, err := load(ctx, rt, dirs, p, g)
 	if err != nil {
 		return err
 	}
@@ -116,6 +165,9 @@ func (o *inspectOptions) run(ctx context.Context, path string) (err error) {
 	v.Instances = instances{
 		Restored: found.Restored, Reason: found.Reason, Initialized: found.Initialized, WarmedUp: found.WarmedUp,
 		MemoryBytes: found.Memory, TookMs: float64(found.Took.Microseconds()) / 1000, Method: found.Method, Taints: found.Taints, Random: string(found.Random),
+	}
+	if err := v.judge(m, p, g); err != nil {
+		return err
 	}
 	if o.asJSON {
 		enc := json.NewEncoder(o.out)
@@ -130,14 +182,11 @@ func describe(m loaded, took time.Duration) view {
 	v := view{
 		Name: manifest.Name, Version: manifest.Version, SHA256: m.Digest(), Size: facts.Size,
 		Kind: "reactor", Capability: manifest.Capability.Name, Description: manifest.Capability.Description,
-		Actions: manifest.Capability.Actions, Permissions: []permission{}, Functions: facts.Functions,
+		Actions: manifest.Capability.Actions, Permissions: []permission{}, Unwanted: []string{}, Functions: facts.Functions,
 		Imports: []string{}, Exports: []string{}, Sections: []section{}, LoadMs: took.Milliseconds(),
 	}
 	if m.Command() {
 		v.Kind = "command"
-	}
-	for _, p := range manifest.Permissions {
-		v.Permissions = append(v.Permissions, permission(p))
 	}
 	if facts.HasMemory {
 		v.Memory = &memory{int64(facts.MemoryMin) * module.PageSize, -1}
@@ -155,6 +204,31 @@ func describe(m loaded, took time.Duration) view {
 		v.Sections = append(v.Sections, section{beacon.Excerpt(c.Name, 200), c.Size})
 	}
 	return v
+}
+
+// judge sets what the module wants beside what it gets.
+func (v *view) judge(m loaded, p providerConfig, g *guard) error {
+	grants, err := policy.ParseGrants(p.Permissions)
+	if err != nil {
+		return usage(err)
+	}
+	all := wants(m.Manifest())
+	grants = grants.Resolve(parsed(all))
+	for _, w := range all {
+		shown := permission{w.Permission.Permission, w.Reason, w.Optional, w.err == nil && grants.Covers(w.parsed), ""}
+		if w.err != nil {
+			shown.Problem = "this version of Beacon does not know it"
+		}
+		v.Permissions = append(v.Permissions, shown)
+	}
+	for _, u := range grants.Unwanted(parsed(all)) {
+		v.Unwanted = append(v.Unwanted, u.String())
+	}
+	v.SignedBy, v.Comment = m.from.SignedBy, m.from.Comment
+	if g.lock != nil {
+		v.Lock = g.lock.Compare(p.Source, locked(m.Digest(), m.Manifest())).String()
+	}
+	return nil
 }
 
 func (v view) print(w io.Writer) error {
@@ -196,11 +270,20 @@ func (v view) print(w io.Writer) error {
 			row("", "  %s (%s) %s", s.Name, text, s.Description)
 		}
 	}
-	if len(v.Permissions) == 0 {
-		row("permissions", "none wanted")
+	if v.SignedBy != "" {
+		row("signed by", "key %s: %s", v.SignedBy, v.Comment)
 	}
-	for _, p := range v.Permissions {
-		row("permission", "%s: %s", p.Permission, p.Reason)
+	for i, line := range strings.Split(v.Lock, "\n") {
+		if line != "" {
+			row(map[bool]string{true: "lock"}[i == 0], "%s", line)
+		}
+	}
+	if len(v.Permissions)+len(v.Unwanted) == 0 {
+		row("permissions", "none wanted, none granted")
+	} else {
+		fmt.Fprintln(&b)
+		v.table(&b)
+		fmt.Fprintln(&b)
 	}
 	row("imports", "%s", orNone(v.Imports))
 	row("exports", "%s", orNone(v.Exports))
@@ -243,6 +326,26 @@ func (i instances) print(row func(name, format string, args ...any)) {
 	case wasmrt.RandomAge:
 		row("", "it keeps random state from its initialisation, which is done again every few minutes; beacon_reseed would renew it")
 	}
+}
+
+// table shows wanted and granted side by side.
+func (v view) table(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "PERMISSION\tWANTED\tGRANTED\tREASON")
+	for _, p := range v.Permissions {
+		wanted, granted := "yes", "no"
+		if p.Optional {
+			wanted = "optional"
+		}
+		if p.Granted {
+			granted = "yes"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.Permission, wanted, granted, cmp.Or(p.Problem, p.Reason))
+	}
+	for _, text := range v.Unwanted {
+		fmt.Fprintf(t, "%s\tno\tyes\t\n", text)
+	}
+	_ = t.Flush() // into memory
 }
 
 func orNone(names []string) string {

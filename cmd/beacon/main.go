@@ -68,6 +68,11 @@ func newRootCommand(s streams) *cobra.Command {
 		newSubmitCommand(s),
 		newHubCommand(s),
 		newInspectCommand(s),
+		newLockCommand(s),
+		newSignCommand(s),
+		newVerifyCommand(s),
+		newPushCommand(s),
+		newPullCommand(s),
 		newProvidersCommand(s),
 		newVersionCommand(s),
 	)

@@ -15,13 +15,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/origin"
 	wasmrt "github.com/ultravisor/beacon/runtime"
-	"github.com/ultravisor/beacon/toolchain"
 )
 
 // folders are the places that a beacon keeps files in.
 type folders struct {
 	compiled string // native code of modules
+	modules  string // modules from elsewhere
 	built    string // modules built from source
 	staging  string // directories of work items
 	outbox   string // results that no server has yet
@@ -44,6 +45,7 @@ func locate(staging string) (folders, error) {
 	}
 	return folders{
 		compiled: filepath.Join(base, "compiled"),
+		modules:  filepath.Join(base, "modules"),
 		built:    filepath.Join(base, "built"),
 		staging:  staging,
 		outbox:   filepath.Join(base, "outbox"),
@@ -54,54 +56,27 @@ func locate(staging string) (folders, error) {
 type loaded struct {
 	*wasmrt.Module
 	folder string
+	from   origin.Module
 }
 
-// load brings a module to life from a .wasm file, or from the folder of its
-// source, which is built first.
-func load(ctx context.Context, rt *wasmrt.Runtime, dirs folders, path string, config beacon.Settings, limits wasmrt.Limits) (loaded, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return loaded{}, usagef("module %s: there is no such file or folder", path)
-	}
-	if err != nil {
-		return loaded{}, usagef("module %s: %w", path, unwrapPath(err))
-	}
-	file, folder := path, filepath.Dir(path)
-	if info.IsDir() {
-		folder = path
-		if file, err = toolchain.Build(ctx, path, dirs.built); err != nil {
-			return loaded{}, err
-		}
-	} else if !info.Mode().IsRegular() {
-		return loaded{}, usagef("module %s: not a file and not a folder", path)
-	}
-	binary, err := readModule(file)
-	if err != nil {
-		return loaded{}, fmt.Errorf("module %s: %w", path, err)
-	}
-	name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
-	m, err := rt.Load(ctx, wasmrt.Source{Name: name, Binary: binary, Config: config, Limits: limits})
+// load brings a module to life from wherever it is.
+func load(ctx context.Context, rt *wasmrt.Runtime, dirs folders, p providerConfig, g *guard) (loaded, error) {
+	from, err := g.bring(ctx, dirs, p)
 	if err != nil {
 		return loaded{}, err
 	}
-	return loaded{m, folder}, nil
+	m, err := rt.Load(ctx, wasmrt.Source{
+		Name: from.Name, Binary: from.Binary, Config: p.Config, Limits: p.limits(), Admit: g.admit(p, from.Module),
+	})
+	if err != nil {
+		return loaded{}, err
+	}
+	return loaded{m, from.folder, from.Module}, nil
 }
 
 // maxModule is more than any module that the runtime takes; what is larger is
 // not read.
 const maxModule = 1 << 30
-
-func readModule(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, unwrapPath(err)
-	}
-	if info.Size() > maxModule {
-		return nil, beacon.Errorf(beacon.Refused, "%d bytes are too many for a module", info.Size())
-	}
-	b, err := os.ReadFile(file)
-	return b, unwrapPath(err)
-}
 
 // unwrapPath takes the path out of an error whose message names it already.
 func unwrapPath(err error) error {
@@ -149,17 +124,21 @@ type moduleFlags struct {
 	fuel    int64
 	config  string
 	noCache bool
+	grants  []string
+	policy  string
 }
 
 func (f *moduleFlags) register(flags *pflag.FlagSet) {
 	flags.Var(&f.memory, "memory", "memory that a module may use (default 256M)")
 	flags.Int64Var(&f.fuel, "fuel", 0, "instructions that a module may execute for an item, counted exactly, which is slower (default no limit)")
 	flags.StringVar(&f.config, "config-json", "", "configuration that the module can read, a JSON object")
+	flags.StringArrayVar(&f.grants, "grant", nil, `a permission for the module, such as "http GET https://api.example.com/v1", "call LLM/ChatCompletion" or "secret NAME"; "wanted" is all that it asks for; may be repeated`)
+	flags.StringVar(&f.policy, "policy", "", "file with the operator's policy: tenants, secrets, signatures")
 	flags.BoolVar(&f.noCache, "no-cache", false, "compile the module anew, and do not keep it")
 }
 
 func (f *moduleFlags) runtime(dirs folders, log *slog.Logger) (*wasmrt.Runtime, error) {
-	cfg := wasmrt.Config{CacheDir: dirs.compiled, Log: log}
+	cfg := wasmrt.Config{CacheDir: dirs.compiled, Budget: account{}, Log: log}
 	if f.noCache {
 		cfg.CacheDir = ""
 	}
@@ -168,6 +147,13 @@ func (f *moduleFlags) runtime(dirs folders, log *slog.Logger) (*wasmrt.Runtime, 
 		return nil, usage(err)
 	}
 	return rt, nil
+}
+
+// account charges what guests execute to their item.
+type account struct{}
+
+func (account) Spend(ctx context.Context, job *beacon.Job, instructions int64) error {
+	return job.Account.Spend(ctx, beacon.Usage{Fuel: uint64(max(0, instructions))}) //nolint:gosec // not negative
 }
 
 func (f *moduleFlags) limits() wasmrt.Limits {

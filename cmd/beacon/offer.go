@@ -17,11 +17,12 @@ import (
 type offered struct {
 	beacon.Provider
 	name, folder string
+	config       providerConfig
 }
 
 // offers makes the providers of a configuration, in its order. Whatever
 // happens, close frees what was loaded.
-func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.Runtime, error), dirs folders, host builtin.Host) (all []offered, closeAll func() error, err error) {
+func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.Runtime, error), dirs folders, g *guard, host builtin.Host) (all []offered, closeAll func() error, err error) {
 	var modules []loaded
 	closeAll = func() (err error) {
 		for _, m := range modules {
@@ -36,7 +37,10 @@ func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.
 			if err != nil {
 				return nil, closeAll, err
 			}
-			all = append(all, offered{provider, p.Source, ""})
+			if len(p.Permissions) > 0 {
+				return nil, closeAll, usagef("provider %s is built in: Permissions are for modules", p.Source)
+			}
+			all = append(all, offered{provider, p.Source, "", p})
 			continue
 		}
 		if rt == nil {
@@ -44,12 +48,12 @@ func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.
 				return nil, closeAll, err
 			}
 		}
-		m, err := load(ctx, rt, dirs, p.Source, p.Config, p.limits())
+		m, err := load(ctx, rt, dirs, p, g)
 		if err != nil {
 			return nil, closeAll, err
 		}
 		modules = append(modules, m)
-		all = append(all, offered{m.Module, m.Name(), m.folder})
+		all = append(all, offered{m.Module, m.Name(), m.folder, p})
 	}
 	return all, closeAll, nil
 }

@@ -69,7 +69,16 @@ func (o *providersOptions) run(ctx context.Context, name string) (err error) {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	all, closeAll, err := offers(ctx, file.Providers, func() (*wasmrt.Runtime, error) { return o.flags.runtime(dirs, log) }, dirs, builtin.Host{Log: log})
+	rules, err := readPolicy(o.flags.policy, file)
+	if err != nil {
+		return err
+	}
+	g, err := newGuard(rules, dirs, log)
+	if err != nil {
+		return err
+	}
+	g.looking = true
+	all, closeAll, err := offers(ctx, file.Providers, func() (*wasmrt.Runtime, error) { return o.flags.runtime(dirs, log) }, dirs, g, builtin.Host{Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err

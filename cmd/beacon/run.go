@@ -27,6 +27,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/audit"
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
 	"github.com/ultravisor/beacon/protocol"
@@ -51,6 +52,7 @@ type runOptions struct {
 	listen        string
 	name          string
 	maxConcurrent int
+	waiting       int // items, besides
 	staging       string
 	user          string
 	password      string
@@ -171,6 +173,7 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	if err != nil {
 		return err
 	}
+	known := o.file.Providers
 	switch {
 	case len(o.capabilities) > 0 || len(o.modules) == 0 && (o.file.found || o.server != ""):
 		o.file.capable(o.capabilities)
@@ -178,16 +181,24 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 		o.file.Providers = nil
 	}
 	for _, path := range o.modules {
-		o.file.Providers = append(o.file.Providers, providerConfig{Source: path, Config: settings})
+		p := providerConfig{Source: path, Config: settings}
+		// What the file says about one of them still counts.
+		if i := slices.IndexFunc(known, func(k providerConfig) bool { return k.Source == path }); i >= 0 {
+			p = known[i]
+			if settings != nil {
+				p.Config = settings
+			}
+		}
+		p.Permissions, p.direct = append(p.Permissions, o.moduleFlags.grants...), true
+		o.file.Providers = append(o.file.Providers, p)
+	}
+	if len(o.modules) == 0 && len(o.moduleFlags.grants) > 0 {
+		return usagef("--grant goes with --module: the configuration's providers have their Permissions")
 	}
 	for i := range o.file.Providers {
 		p := &o.file.Providers[i]
-		if p.Memory != "" && !flags.Changed("memory") {
-			if err := p.memory.Set(p.Memory); err != nil {
-				return usagef("provider %s: Memory: %w", p.Source, err)
-			}
-		} else {
-			p.memory = o.moduleFlags.memory
+		if err := p.size(o.moduleFlags.memory); err != nil {
+			return err
 		}
 		if p.Fuel < 0 {
 			return usagef("provider %s: Fuel %d: want a number of instructions", p.Source, p.Fuel)
@@ -229,7 +240,26 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level}))
 
-	all, closeAll, err := offers(ctx, o.file.Providers, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs,
+	rules, err := readPolicy(o.moduleFlags.policy, o.file)
+	if err != nil {
+		return err
+	}
+	g, err := newGuard(rules, dirs, log)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	if err := g.readLock(o.configPath); err != nil {
+		return err
+	}
+	g.strict = len(o.modules) == 0
+	if o.file.AuditLog != "" {
+		if g.audit, err = audit.Open(o.file.AuditLog, log); err != nil {
+			return usage(err)
+		}
+		defer func() { err = errors.Join(err, g.audit.Close()) }()
+	}
+	all, closeAll, err := offers(ctx, o.file.Providers, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g,
 		builtin.Host{Owner: true, Folder: o.staging, Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
@@ -239,6 +269,12 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	tenants, err := newTenancy(rules, all, o.maxConcurrent)
+	if err != nil {
+		return err
+	}
+	defer tenants.scheduler.Close()
+	o.waiting = o.file.waiting(rules, o.maxConcurrent)
 	store, err := staging.Open(dirs.staging)
 	if err != nil {
 		return usage(err)
@@ -272,7 +308,8 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	}
 	download := staging.NewDownloader(sources)
 	defer download.CloseIdle()
-	run := executor.New(registry, store, download, executor.Config{Log: log, LenientActions: o.file.LenientActions})
+	run := executor.New(registry, store, download, tenants.configure(executor.Config{Log: log, LenientActions: o.file.LenientActions}, g.audit))
+	g.call = run.Call
 	if !o.verbose && !o.wait {
 		// Until the first registration there is one thing to say: why not.
 		level.Set(slog.LevelError)
@@ -458,7 +495,7 @@ func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.
 	defer release()
 	err = worker.Run(ctx, dial, execute, worker.Config{
 		Abort:             abort,
-		MaxConcurrent:     o.maxConcurrent,
+		MaxConcurrent:     o.maxConcurrent + o.waiting,
 		ReconnectInterval: milliseconds(o.file.ReconnectIntervalMs),
 		ReconnectMax:      milliseconds(o.file.ReconnectMaxMs),
 		DrainTimeout:      cmp.Or(o.drain, -1),
@@ -541,7 +578,7 @@ func never(server string, err error) error {
 
 // registration is what the worker tells about itself.
 func (o *runOptions) registration(registry *beacon.Registry) (protocol.Registration, error) {
-	r := protocol.NewRegistration(o.name, o.maxConcurrent, registry.Capabilities())
+	r := protocol.NewRegistration(o.name, o.maxConcurrent+o.waiting, registry.Capabilities())
 	if o.file.Tags != nil {
 		r.Tags = o.file.Tags
 	}

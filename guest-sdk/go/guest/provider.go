@@ -115,10 +115,15 @@ type Example struct {
 	Output   string
 }
 
-// A Permission is something the provider wants to be allowed.
+// A Permission is something the provider wants to be allowed, in the words of
+// hostfuncs/ABI.md: "http GET https://api.example.com/v1", "call LLM", "secret
+// openai".
 type Permission struct {
 	Permission string
 	Reason     string
+	// Optional permissions need not be granted: the provider can do without, and
+	// finds out by trying.
+	Optional bool
 }
 
 // Exit returns an error that makes the item end with a result, not a failure:
@@ -258,6 +263,9 @@ func (p *Provider) Manifest() JSON {
 		b = append(b, `{"Permission":`...)
 		b = appendString(b, permission.Permission)
 		b = appendMember(b, "Reason", permission.Reason)
+		if permission.Optional {
+			b = append(b, `,"Optional":true`...)
+		}
 		b = append(b, '}')
 	}
 	b = append(b, ']')
