@@ -156,10 +156,6 @@ func (account) Spend(ctx context.Context, job *beacon.Job, instructions int64) e
 	return job.Account.Spend(ctx, beacon.Usage{Fuel: uint64(max(0, instructions))}) //nolint:gosec // not negative
 }
 
-func (f *moduleFlags) limits() wasmrt.Limits {
-	return wasmrt.Limits{Memory: int64(f.memory), Fuel: f.fuel}
-}
-
 func (f *moduleFlags) settings() (beacon.Settings, error) {
 	if f.memory > 4<<30 {
 		return nil, usagef("--memory %s: a module can have 4G at most", f.memory.String())

@@ -2,12 +2,18 @@ package main
 
 import (
 	"bufio"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -40,6 +46,16 @@ func TestScripts(t *testing.T) {
 			// until then is in the file VARIABLE.said. At the end of the script the
 			// process is interrupted and must end well.
 			"up": up,
+			// site VARIABLE: a web server that shows what it is asked; its address.
+			"site": func(ts *testscript.TestScript, _ bool, args []string) {
+				serve(ts, args[0], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					fmt.Fprintf(w, "%s %s authorization=%q\n", r.Method, r.URL.Path, r.Header.Get("Authorization"))
+				}))
+			},
+			// registry VARIABLE: an OCI registry.
+			"registry": func(ts *testscript.TestScript, _ bool, args []string) {
+				serve(ts, args[0], registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+			},
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GOCACHE", goCache)
@@ -60,7 +76,7 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(self, args[2:]...)
 	cmd.Args[0] = "beacon"
 	cmd.Dir = ts.Getenv("WORK")
-	for _, name := range []string{"PATH", "HOME", "GOCACHE", "BEACON_CACHE_DIR", "TMPDIR"} {
+	for _, name := range []string{"PATH", "HOME", "GOCACHE", "BEACON_CACHE_DIR", "TMPDIR", "TOKEN"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	cmd.Env = append(cmd.Env, "BEACON_STAGING_PATH="+ts.Getenv("BEACON_STAGING_PATH"))
@@ -94,6 +110,12 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}()
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".said"), []byte(lines), 0o600))
+}
+
+func serve(ts *testscript.TestScript, variable string, h http.Handler) {
+	s := httptest.NewServer(h)
+	ts.Defer(s.Close)
+	ts.Setenv(variable, strings.TrimPrefix(s.URL, "http://"))
 }
 
 func mustAbs(t *testing.T, path string) string {
