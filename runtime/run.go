@@ -178,7 +178,7 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 	if job.Source != "" && !slices.Contains(inputs, job.Source) {
 		inputs = append(inputs, job.Source)
 	}
-	files := guestfs.New(job.Dir, guestfs.Config{Limits: m.limits.Files, ReadOnly: inputs})
+	files := guestfs.New(job.Dir, guestfs.Config{Limits: m.limits.Files, ReadOnly: inputs, Hold: job.Account.Hold})
 	deadline, _ := ctx.Deadline()
 	item := hostfuncs.NewItem(job, files, m.config, deadline, m.limits.Item)
 	job.Account.Ran(m.digest)
@@ -230,7 +230,12 @@ func (m *Module) work(ctx context.Context, job *beacon.Job, item *hostfuncs.Item
 		return m.unavailable(ctx, err)
 	}
 	clean := false
-	defer func() { m.pool.put(ctx, i, clean) }()
+	defer func() {
+		if i.memory != nil { // which only grows
+			job.Account.Add(beacon.Usage{Memory: int64(i.memory.Size())})
+		}
+		m.pool.put(ctx, i, clean)
+	}()
 	run, end := "beacon_execute", "beacon_shutdown"
 	if m.entry.command {
 		run, end = "_start", ""
