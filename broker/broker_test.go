@@ -205,7 +205,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 
 // S23: a guest asks for what was granted, and gets nothing else; what would
 // have permitted it is said.
-func TestPermissions(t *testing.T) {
+func TestS23Permissions(t *testing.T) {
 	w := newWorld(t, echo)
 	p := w.provider(broker.Limits{}, "http GET,POST https://api.example.com:{port}/v1", "address 127.0.0.1", "call LLM")
 	account := beacon.NewAccount(nil)
@@ -279,7 +279,7 @@ func TestPermissions(t *testing.T) {
 
 // S23: whatever loopback is called, no connection is made; what a name leads to
 // is not told to the guest.
-func TestSSRF(t *testing.T) {
+func TestS23SSRF(t *testing.T) {
 	w := newWorld(t, echo, map[string][][]string{
 		"inside.test": {{"127.0.0.1"}}, "any.test": {{"0.0.0.0"}}, "metadata.test": {{"169.254.169.254"}}, "ten.test": {{"10.9.8.7"}},
 		"mapped.test": {{"::ffff:127.0.0.1"}}, "six.test": {{"::1"}}, "nat64.test": {{"64:ff9b::7f00:1"}}, "mixed.test": {{"127.0.0.1", "::1"}}, "ula.test": {{"fd00::1"}},
@@ -340,7 +340,7 @@ func TestSSRF(t *testing.T) {
 }
 
 // S23: the answer of the DNS that is checked is the one that is dialled.
-func TestRebinding(t *testing.T) {
+func TestS23Rebinding(t *testing.T) {
 	// The first answer is one that may be reached and is not there, the second is
 	// the server, which may not be reached.
 	w := newWorld(t, echo, map[string][][]string{"rebind.test": {{"127.0.0.3"}, {"127.0.0.1"}}})
@@ -354,7 +354,7 @@ func TestRebinding(t *testing.T) {
 
 // S23: every hop is checked, and credentials stay with the origin that they are
 // for.
-func TestRedirects(t *testing.T) {
+func TestS23Redirects(t *testing.T) {
 	var w *world
 	w = newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
 		to := map[string]string{
@@ -414,7 +414,7 @@ func TestRedirects(t *testing.T) {
 }
 
 // S26: secrets go where they are for, and nowhere else.
-func TestSecrets(t *testing.T) {
+func TestS26Secrets(t *testing.T) {
 	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("X-Echo", r.Header.Get("Authorization"))
 		rw.Header().Set("X-Encoding", r.Header.Get("Accept-Encoding"))
@@ -520,7 +520,7 @@ func TestTenants(t *testing.T) {
 	require.Equal(t, beacon.Denied, beacon.CodeOf(err))
 }
 
-func TestLimits(t *testing.T) {
+func TestS23Limits(t *testing.T) {
 	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			return
@@ -561,6 +561,34 @@ func TestLimits(t *testing.T) {
 	b = w.provider(broker.Limits{Received: 1000}, grants...).Job(&beacon.Job{})
 	_, _, err = fetch(t, b, get(w.url("api.example.com", "/big")))
 	require.Equal(t, beacon.WebLimit, beacon.CodeOf(err))
+}
+
+// S23: a certificate that nobody vouches for is no connection.
+func TestS23TLSIsVerified(t *testing.T) {
+	w := newWorld(t, echo)
+	w.tls = nil // the authorities of the system
+	b := w.provider(broker.Limits{}, "http https://api.example.com:{port}", "address 127.0.0.1").Job(&beacon.Job{})
+	_, _, err := fetch(t, b, get(w.url("api.example.com", "/")))
+	require.Equal(t, beacon.Unreachable, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "certificate")
+	require.Zero(t, w.visits.Load())
+}
+
+// S23: what the environment says about proxies is not for guests.
+func TestS23NoProxy(t *testing.T) {
+	proxied := false
+	proxy := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { proxied = true }))
+	defer proxy.Close()
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"} {
+		t.Setenv(name, proxy.URL)
+	}
+	w := newWorld(t, echo)
+	b := w.provider(broker.Limits{}, "http *://api.example.com:*", "address 127.0.0.1").Job(&beacon.Job{})
+	_, _, err := fetch(t, b, get(w.url("api.example.com", "/")))
+	require.NoError(t, err)
+	_, _, err = fetch(t, b, get("http://api.example.com:"+w.plainPort))
+	require.NoError(t, err)
+	require.False(t, proxied)
 }
 
 // An exchange ends with its context, and with the tenant's quota it waits.

@@ -32,7 +32,7 @@ func (p *payer) Hold(n int64) error {
 }
 
 // An item is a tenant's, waits for its turn, is charged, and is told of.
-func TestTurn(t *testing.T) {
+func TestS22Turn(t *testing.T) {
 	var records []executor.Record
 	paying := &payer{}
 	paying.limit.Store(10)

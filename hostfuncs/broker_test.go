@@ -223,7 +223,7 @@ func TestHTTPRequestsThatAreWrong(t *testing.T) {
 }
 
 // Without a broker, and outside of an item, nothing leads out.
-func TestDenied(t *testing.T) {
+func TestS23Denied(t *testing.T) {
 	g := start(t, setup{})
 	h := g.request(`{"URL":"http://example.com/"}`)
 	require.Equal(t, denied, g.call("http_wait", h, cell))
@@ -370,7 +370,7 @@ func TestHandles(t *testing.T) {
 }
 
 // A guest's own time limit ends its request, the item's ends the guest; S12.
-func TestHTTPTimes(t *testing.T) {
+func TestS12HTTPTimes(t *testing.T) {
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/drip" {
@@ -553,7 +553,7 @@ func TestCallEnds(t *testing.T) {
 	require.Equal(t, "the call took longer than its TimeoutMs of 1", g.lastError())
 }
 
-func TestClocksAndChance(t *testing.T) {
+func TestS25ClocksAndChance(t *testing.T) {
 	g := start(t, setup{describing: true})
 	require.Equal(t, ok, g.call("now", 0, cell))
 	require.InDelta(t, time.Now().UnixNano(), g.u64(cell), float64(time.Hour))

@@ -124,7 +124,7 @@ func TestPoliciesThatAreWrong(t *testing.T) {
 }
 
 // S26: a secret does not show, however it is printed.
-func TestSecretsDoNotShow(t *testing.T) {
+func TestS26SecretsDoNotShow(t *testing.T) {
 	s := policy.NewSecret("hunter2", egress.Rule{Host: "a"})
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", s, "in", struct{ S policy.Secret }{s})
