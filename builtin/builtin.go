@@ -34,6 +34,9 @@ type Host struct {
 	// Folder is what relative paths of items are relative to; "" means the
 	// working directory.
 	Folder string
+	// DailyBudget, if any, bounds what tenants use of language models in a day, in
+	// tokens and dollars; 0 is no bound.
+	DailyBudget func(tenant string) (tokens int64, cost float64)
 	// Log defaults to slog.Default.
 	Log *slog.Logger
 }
@@ -46,7 +49,7 @@ func Sources() []Source {
 			return filesystem.New(cfg)
 		})},
 		{"LLM", source(func(cfg llm.Config, host Host) (*llm.Provider, error) {
-			cfg.Log = host.Log
+			cfg.Log, cfg.DailyBudget = host.Log, host.DailyBudget
 			return llm.New(cfg)
 		})},
 		{"Shell", source(func(cfg shell.Config, host Host) (*shell.Provider, error) {

@@ -133,6 +133,10 @@ type Config struct {
 	// restart begins the period anew.
 	BudgetFile string
 
+	// DailyBudget, if any, is what the program that the provider is part of lets
+	// a tenant use in a day, in tokens and dollars; 0 is no bound. It replaces a
+	// budget of the configuration.
+	DailyBudget func(tenant string) (tokens int64, cost float64) `json:"-"`
 	// Log defaults to slog.Default.
 	Log *slog.Logger `json:"-"`
 }
@@ -209,10 +213,16 @@ func New(cfg Config) (*Provider, error) {
 	}
 	var err error
 	if p.meter, err = quota.Open(cfg.BudgetFile, func(tenant string) quota.Limits {
-		if l, ok := all[tenant]; ok {
-			return l
+		l, ok := all[tenant]
+		if !ok {
+			l = cfg.Limits
 		}
-		return cfg.Limits
+		if cfg.DailyBudget != nil {
+			if tokens, cost := cfg.DailyBudget(tenant); tokens > 0 || cost > 0 {
+				l.BudgetTokens, l.BudgetCost, l.BudgetPeriod = tokens, cost, "day"
+			}
+		}
+		return l
 	}); err != nil {
 		return nil, err
 	}

@@ -196,6 +196,35 @@ func TestBudgets(t *testing.T) {
 	require.Contains(t, out["Error"], "the model has no price: put it into Prices")
 }
 
+// The program that the provider is part of has the last word on what a tenant
+// may use in a day, and what was used is charged to the item's account.
+func TestDailyBudget(t *testing.T) {
+	b := serve(t, reply{body: fixture(t, llm.OpenAI, "chat.stream")})
+	p := open(t, llm.OpenAI, b, func(c *llm.Config) {
+		c.Limits = quota.Limits{BudgetTokens: 1, BudgetPeriod: "total"}
+		c.DailyBudget = func(tenant string) (int64, float64) {
+			return map[string]int64{"acme": 60}[tenant], 0
+		}
+	})
+	for _, tenant := range []string{"acme", "acme", "other"} {
+		j := as(t, tenant, map[string]any{"Messages": "x", "MaxTokens": 10})
+		j.Account = beacon.NewAccount(nil)
+		result, err := p.Run(t.Context(), j)
+		require.NoError(t, err)
+		if tenant == "other" {
+			require.Contains(t, result.Outputs["Error"], "budget of 1 tokens", "the configuration's own counts where there is no other")
+			require.Zero(t, j.Account.Statement().Usage.Tokens)
+			continue
+		}
+		require.Equal(t, 0, result.Outputs["ExitCode"])
+		require.EqualValues(t, 32, j.Account.Statement().Usage.Tokens)
+		require.Positive(t, j.Account.Statement().Usage.Cost)
+	}
+	result, err := p.Run(t.Context(), as(t, "acme", map[string]any{"Messages": "x", "MaxTokens": 10}))
+	require.NoError(t, err)
+	require.Contains(t, result.Outputs["Error"], "tenant acme has a budget of 60 tokens")
+}
+
 // Requests whose fate is unknown count as if they had been answered; those that
 // were refused do not count.
 func TestBudgetOfFailures(t *testing.T) {

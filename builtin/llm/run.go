@@ -256,6 +256,7 @@ func (c *call) used(expected quota.Use, u model.Usage, cost float64, priced, ans
 // settle books what was used. That it cannot be kept does not take the answer
 // away, which has been paid for.
 func (c *call) settle(a *quota.Admission, use quota.Use) {
+	c.job.Account.Add(beacon.Usage{Tokens: use.Tokens, Cost: use.Cost})
 	if err := a.Settle(use); err != nil {
 		c.p.log.Error("LLM: the use of a tenant is not kept", "tenant", beacon.Excerpt(c.job.Tenant, 80), "err", err)
 	}

@@ -139,7 +139,7 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 	if err := g.readLock(o.configPath); err != nil {
 		return err
 	}
-	all, closeAll, err := offers(ctx, list, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g, builtin.Host{Owner: true, Log: log})
+	all, closeAll, err := offers(ctx, list, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g, builtin.Host{Owner: true, DailyBudget: dailyBudget(rules), Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err

@@ -260,7 +260,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, g.audit.Close()) }()
 	}
 	all, closeAll, err := offers(ctx, o.file.Providers, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g,
-		builtin.Host{Owner: true, Folder: o.staging, Log: log})
+		builtin.Host{Owner: true, Folder: o.staging, DailyBudget: dailyBudget(rules), Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err

@@ -85,6 +85,17 @@ func (t *tenancy) enter(ctx context.Context, tenant string, item beacon.WorkItem
 	return turn, turn.Leave, nil
 }
 
+// dailyBudget is what a tenant may use of language models.
+func dailyBudget(p *policy.Policy) func(tenant string) (tokens int64, cost float64) {
+	return func(tenant string) (int64, float64) {
+		t, err := p.Tenant(tenant)
+		if err != nil {
+			return 0, 0 // whose items are refused
+		}
+		return t.Quota.TokensPerDay, t.Quota.CostPerDay
+	}
+}
+
 // waiting is how many items a worker takes besides those that run, so that there
 // is a choice when a slot is free.
 func (c *config) waiting(p *policy.Policy, slots int) int {
