@@ -16,6 +16,7 @@ import (
 var layers = map[string][]string{
 	"":                   {},
 	"protocol":           {""},
+	"address":            {"", "protocol"},
 	"transport":          {""},
 	"transport/session":  {"", "protocol", "transport"},
 	"transport/ws":       {"", "protocol", "transport", "transport/session"},
@@ -24,7 +25,7 @@ var layers = map[string][]string{
 	"worker":             {"", "transport"},
 	"worker/outbox":      {"", "worker"},
 	"service": {
-		"", "executor", "protocol", "staging",
+		"", "address", "executor", "protocol", "staging",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker",
 	},
 	"egress":                 {""},
@@ -80,7 +81,7 @@ var layers = map[string][]string{
 	"builtin/llm/voyage":    {"builtin/llm/model", "builtin/llm/openai", "builtin/llm/secret", "builtin/llm/wire"},
 	"builtin/llm/wire":      {""},
 	"cmd/beacon": {
-		"", "audit", "broker", "builtin", "egress", "executor", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
+		"", "address", "audit", "broker", "builtin", "egress", "executor", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

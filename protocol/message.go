@@ -16,6 +16,7 @@ const (
 	PathRegister     = "Beacon/Register"
 	PathPoll         = "Beacon/Work/Poll"
 	PathStatus       = "status"
+	PathBeacons      = "Beacon"
 )
 
 // PathBeacon is where a beacon's record is, given its escaped id.
@@ -397,6 +398,39 @@ func StarvesPollers(status []byte) bool {
 	mode, _ := text(fields["AuthMode"])
 	_, ours := fields["Server"]
 	return mode != "" && !ours
+}
+
+// DecodePeers reads the list of all beacons. A beacon that makes no sense is left
+// out, and so is a context.
+func DecodePeers(body []byte) ([]Peer, error) {
+	var records []json.RawMessage
+	if err := json.Unmarshal(body, &records); err != nil {
+		return nil, beacon.Errorf(beacon.Invalid, "not a list of beacons: %s", beacon.Excerpt(string(body[:min(len(body), 200)]), 120))
+	}
+	var peers []Peer
+	for _, raw := range records {
+		fields, err := object(raw)
+		if err != nil {
+			continue
+		}
+		p := Peer{Contexts: map[string]Context{}}
+		p.BeaconID, _ = text(fields["BeaconID"])
+		p.Name, _ = text(fields["Name"])
+		var contexts map[string]json.RawMessage
+		if json.Unmarshal(fields["Contexts"], &contexts) != nil {
+			contexts = nil
+		}
+		for name, raw := range contexts {
+			var c Context
+			if json.Unmarshal(raw, &c) == nil {
+				p.Contexts[name] = c
+			}
+		}
+		if p.BeaconID != "" || p.Name != "" {
+			peers = append(peers, p)
+		}
+	}
+	return peers, nil
 }
 
 // DecodeError reads the text of an error answer, "" if there is none.

@@ -300,6 +300,21 @@ func TestStarvesPollers(t *testing.T) {
 	}
 }
 
+func TestDecodePeers(t *testing.T) {
+	peers, err := protocol.DecodePeers([]byte(`[{"BeaconID":"bcn-a-1","Name":"a","Contexts":{"File":{"BasePath":"/data","BaseURL":"http://a/files/","Writable":true,"Description":"d","More":1},"Odd":7}},
+		7, null, {"Name":5}, {"Name":"b","Contexts":[]}, {"BeaconID":"c"}]`))
+	require.NoError(t, err)
+	require.Equal(t, []protocol.Peer{
+		{BeaconID: "bcn-a-1", Name: "a", Contexts: map[string]protocol.Context{"File": {BasePath: "/data", BaseURL: "http://a/files/", Writable: true, Description: "d"}}},
+		{Name: "b", Contexts: map[string]protocol.Context{}},
+		{BeaconID: "c", Contexts: map[string]protocol.Context{}},
+	}, peers)
+	for _, body := range []string{`{}`, `<html>`, ``} {
+		_, err := protocol.DecodePeers([]byte(body))
+		require.Error(t, err, body)
+	}
+}
+
 func TestDecodeCurrent(t *testing.T) {
 	hashes, ok := protocol.DecodeCurrent([]byte(`{"BeaconID":"b","CurrentWorkItems":["a","b"]}`))
 	require.True(t, ok)
@@ -325,6 +340,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 		_, _ = protocol.DecodePoll(body)
 		_, _ = protocol.DecodeBatch(body, 3)
 		_, _ = protocol.DecodeCurrent(body)
+		_, _ = protocol.DecodePeers(body)
 		_ = protocol.DecodeLogin(body)
 		_ = protocol.DecodeError(body)
 		for _, c := range protocol.DecodeCanceled(body) {

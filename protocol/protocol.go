@@ -122,6 +122,23 @@ type SharedMount struct {
 	Root    string `json:"Root"`
 }
 
+// A Context is a place of a beacon that universal addresses name. BasePath is
+// where it is on the beacon's machine, BaseURL where others reach it.
+type Context struct {
+	BasePath    string `json:"BasePath,omitempty"`
+	BaseURL     string `json:"BaseURL,omitempty"`
+	Writable    bool   `json:"Writable,omitempty"`
+	Description string `json:"Description,omitempty"`
+}
+
+// A Peer is what a server tells of a beacon, as far as other beacons want to
+// know.
+type Peer struct {
+	BeaconID string             `json:"BeaconID"`
+	Name     string             `json:"Name"`
+	Contexts map[string]Context `json:"Contexts"`
+}
+
 // A WorkItem is an item on its way to a worker.
 type WorkItem struct {
 	WorkItemHash  string          `json:"WorkItemHash"`

@@ -54,7 +54,8 @@ type Config struct {
 	MaxConcurrent int
 	// Tags, Contexts, Operations, BindAddresses and SharedMounts are passed on
 	// to the server when the beacon registers. HostID defaults to the name of
-	// this machine.
+	// this machine. A context that has a BasePath is a directory out of which
+	// items may have sources, by universal addresses: ">Name/Context/path".
 	Tags          map[string]any
 	Contexts      map[string]any
 	Operations    []json.RawMessage

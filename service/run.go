@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/address"
 	"github.com/ultravisor/beacon/executor"
 	"github.com/ultravisor/beacon/protocol"
 	"github.com/ultravisor/beacon/staging"
@@ -24,6 +25,8 @@ import (
 // A run is the time from Enable to Disable.
 type run struct {
 	store    *staging.Store
+	contexts *address.Contexts
+	client   *session.Client // to ask for other beacons
 	download *staging.Downloader
 	limits   executor.Config
 
@@ -68,12 +71,22 @@ func (s *Service) begin() (*run, error) {
 	if err != nil {
 		return nil, err
 	}
+	contexts, err := address.Open(s.cfg.Contexts, nil)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	client, err := session.NewClient(s.cfg.session(nil))
+	if err != nil {
+		return nil, errors.Join(err, contexts.Close(), store.Close())
+	}
+	where := &address.Resolver{Contexts: contexts, Peers: client.Peers, Self: func() []string { return []string{s.cfg.Name, s.BeaconID()} }}
 	ctx, stop := context.WithCancel(context.Background())
 	aborted := make(chan struct{})
 	r := &run{
+		contexts: contexts, client: client,
 		store: store, download: staging.NewDownloader(staging.DownloadConfig{MaxBytes: s.cfg.MaxDownload, Log: s.log}),
 		limits: executor.Config{
-			Timeout: s.cfg.ItemTimeout, MaxOutput: s.cfg.MaxOutput, LenientActions: s.cfg.LenientActions, Log: s.log,
+			Timeout: s.cfg.ItemTimeout, MaxOutput: s.cfg.MaxOutput, LenientActions: s.cfg.LenientActions, Log: s.log, Resolve: where.Resolve,
 		},
 		stop: stop, abort: sync.OnceFunc(func() { close(aborted) }),
 		registered: make(chan struct{}), failed: make(chan error, 1), ended: make(chan struct{}),
@@ -115,7 +128,8 @@ func (s *Service) end(r *run, err error) {
 
 	gone := s.retireAll()
 	r.download.CloseIdle()
-	errs := []error{err, r.store.Close()}
+	r.client.Close()
+	errs := []error{err, r.store.Close(), r.contexts.Close()}
 	for last := false; !last; {
 		errs = append(errs, s.settle(gone))
 		s.mu.Lock()

@@ -805,3 +805,42 @@ func TestConfigCounts(t *testing.T) {
 	require.NotContains(t, c.Requests(), "GET /", "an upgrade was tried")
 	require.NoError(t, s.Disable(ctx))
 }
+
+// An item's source may be a file of the beacon itself, or of another one.
+func TestUniversalAddresses(t *testing.T) {
+	hub := startHub(t)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a b.txt"), []byte("of its own"), 0o600))
+	files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "of another: "+r.URL.Path) }))
+	t.Cleanup(files.Close)
+	content := func(_ context.Context, job *beacon.Job) (beacon.Result, error) {
+		text, err := job.Dir.ReadFile(job.Source)
+		return beacon.Result{Outputs: beacon.Outputs{"Result": string(text)}}, err
+	}
+	ctx := within(t)
+	for name, at := range map[string]map[string]any{"reader": {"BasePath": dir}, "other": {"BaseURL": files.URL + "/files/"}} {
+		s := newService(t, hub.url, func(c *service.Config) {
+			c.Name, c.Contexts = name, map[string]any{"File": at}
+		})
+		if name == "reader" {
+			require.NoError(t, s.RegisterCapability(ctx, service.Capability{Name: "Reader", Actions: []service.Action{{Name: "Read", Handler: content}}}))
+		}
+		require.NoError(t, s.Enable(ctx))
+	}
+	for address, want := range map[string]string{
+		">reader/File/a b.txt":   "of its own",
+		">*/File/a b.txt":        "of its own",
+		">other/File/x/y z":      "of another: /files/x/y z",
+		">reader/File/../secret": "",
+		">nobody/File/x":         "",
+	} {
+		result, err := hub.do("Reader", "Read", map[string]string{"SourceURL": address}, time.Minute)
+		require.NoError(t, err)
+		if want == "" {
+			require.NotZero(t, result.ExitCode(), address)
+			require.Contains(t, result.Outputs["StdOut"], address)
+			continue
+		}
+		require.Equal(t, want, result.Outputs["Result"], "%s: %v", address, result)
+	}
+}

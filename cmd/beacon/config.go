@@ -55,14 +55,17 @@ type config struct {
 	TLSInsecure    bool // any certificate will do
 	LenientActions bool
 
-	StagingPath   string
-	SourcePolicy  *sourcePolicy
-	Tags          map[string]any
-	Contexts      map[string]any
-	Operations    []json.RawMessage
-	BindAddresses []json.RawMessage
-	HostID        string
-	SharedMounts  []sharedMount
+	StagingPath  string
+	SourcePolicy *sourcePolicy
+	Tags         map[string]any
+	Contexts     map[string]any
+	// ContextTenants are those whose items may read files of the Contexts that
+	// have a BasePath; without it the default tenant alone.
+	ContextTenants []string
+	Operations     []json.RawMessage
+	BindAddresses  []json.RawMessage
+	HostID         string
+	SharedMounts   []sharedMount
 
 	// Policy is the operator's, or the name of a file that holds it; see package
 	// policy.

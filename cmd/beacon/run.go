@@ -308,13 +308,24 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	}
 	download := staging.NewDownloader(sources)
 	defer download.CloseIdle()
-	run := executor.New(registry, store, download, tenants.configure(executor.Config{Log: log, LenientActions: o.file.LenientActions}, g.audit))
+	link, err := o.session(server, registry, log)
+	if err != nil {
+		return err
+	}
+	where, err := newPlaces(o.file, link)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, where.close()) }()
+	run := executor.New(registry, store, download, tenants.configure(executor.Config{
+		Log: log, LenientActions: o.file.LenientActions, Resolve: where.Resolve,
+	}, g.audit))
 	g.call = run.Call
 	if !o.verbose && !o.wait {
 		// Until the first registration there is one thing to say: why not.
 		level.Set(slog.LevelError)
 	}
-	return o.serve(ctx, server, registry, run.Run, results, func() {
+	return o.serve(ctx, server, link, run.Run, results, where.registered, func() {
 		if !o.verbose {
 			level.Set(slog.LevelWarn)
 		}
@@ -450,16 +461,10 @@ func (o *runOptions) openOutbox(dirs folders, server string, log *slog.Logger) (
 	return results, nil
 }
 
-// serve is the worker's life.
-func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.Registry, execute beacon.Execute, results worker.Outbox, ready func(), log *slog.Logger) error {
+// session is how to talk with the server, and what to tell it.
+func (o *runOptions) session(server string, registry *beacon.Registry, log *slog.Logger) (session.Config, error) {
 	registration, err := o.registration(registry)
-	if err != nil {
-		return err
-	}
-	if o.tls.insecure {
-		fmt.Fprintln(o.err, "beacon: warning: the server's certificate is not verified; whoever is on the way can read and change everything")
-	}
-	cfg := session.Config{
+	return session.Config{
 		ServerURL:         server,
 		Registration:      registration,
 		UserName:          o.user,
@@ -471,6 +476,13 @@ func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.
 		PingTimeout:       milliseconds(o.file.PingTimeoutMs),
 		TLS:               o.secure,
 		Logger:            log,
+	}, err
+}
+
+// serve is the worker's life.
+func (o *runOptions) serve(ctx context.Context, server string, cfg session.Config, execute beacon.Execute, results worker.Outbox, known func(id string), ready func(), log *slog.Logger) (err error) {
+	if o.tls.insecure {
+		fmt.Fprintln(o.err, "beacon: warning: the server's certificate is not verified; whoever is on the way can read and change everything")
 	}
 	dial := ways(cfg, o.transport, log)
 
@@ -505,6 +517,7 @@ func (o *runOptions) serve(ctx context.Context, server string, registry *beacon.
 		MaxUptime:         o.maxUptime,
 		Logger:            log,
 		OnRegistered: func(id, transport string) {
+			known(id)
 			fmt.Fprintf(o.out, "beacon: registered as %s over %s, ready for work (%d at once)\n", id, transport, o.maxConcurrent)
 			if registered.CompareAndSwap(false, true) {
 				ready()

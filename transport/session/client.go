@@ -273,6 +273,28 @@ func (c *Client) StarvesPollers(ctx context.Context) bool {
 	return err == nil && status == http.StatusOK && protocol.StarvesPollers(answer)
 }
 
+// Peers asks the server for all beacons that it has.
+func (c *Client) Peers(ctx context.Context) ([]protocol.Peer, error) {
+	for attempt := 1; ; attempt++ {
+		c.mu.Lock()
+		login := c.logins
+		c.mu.Unlock()
+		status, answer, err := c.do(ctx, http.MethodGet, protocol.PathBeacons, nil, c.cfg.MaxMessage)
+		switch {
+		case err != nil:
+			return nil, err
+		case status == http.StatusUnauthorized && attempt == 1:
+			if err := c.renew(ctx, login); err != nil {
+				return nil, err
+			}
+		case status != http.StatusOK:
+			return nil, c.statusError(http.MethodGet, protocol.PathBeacons, status, answer)
+		default:
+			return protocol.DecodePeers(answer)
+		}
+	}
+}
+
 // Current is what a server thinks that a beacon works on.
 type Current struct {
 	Hashes []string

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package address
+
+const nonblock = 0
