@@ -66,6 +66,7 @@ func TestCancelOvertakes(t *testing.T) {
 		require.True(t, report.Failed)
 		require.Equal(t, "canceled: too late for you", report.Message)
 		require.Zero(t, ran, "it was executed")
+		synctest.Wait()
 		r.push("a")
 		require.False(t, r.report().Failed)
 

@@ -83,8 +83,8 @@ func TestNoResult(t *testing.T) {
 	stop := serve(t, dialAny(config(c, 1)), func(context.Context, beacon.WorkItem, func(beacon.Progress)) (beacon.Result, error) {
 		return beacon.Result{}, nil
 	}, worker.Config{})
-	for range 2 {
-		push(c, "a")
+	for _, hash := range []string{"a", "b"} {
+		push(c, hash)
 		r := next(t, c)
 		require.False(t, r.Failed)
 		require.Empty(t, r.Result.Outputs)

@@ -159,6 +159,7 @@ func TestResultsWaitForALink(t *testing.T) {
 		got := []string{r.report().Hash, r.report().Hash}
 		slices.Sort(got)
 		require.Equal(t, []string{"a", "b"}, got)
+		synctest.Wait()
 		r.push("a") // delivered for good: this is another attempt, and runs
 		require.Equal(t, "a", r.report().Hash)
 	})
