@@ -37,11 +37,14 @@ type Limits struct {
 	MinRate int64
 	// Depth is how many calls may lead to each other; default 4.
 	Depth int
+	// Parallel is how many calls may run at once, others wait; default 4. They run
+	// in their item's turn, and would otherwise be a way around it.
+	Parallel int
 }
 
 func (l Limits) withDefaults() Limits {
 	return Limits{
-		cmp.Or(l.Requests, 1000), cmp.Or(l.Sent, 1<<30), cmp.Or(l.Received, 1<<30), cmp.Or(l.MinRate, 1<<10), cmp.Or(l.Depth, 4),
+		cmp.Or(l.Requests, 1000), cmp.Or(l.Sent, 1<<30), cmp.Or(l.Received, 1<<30), cmp.Or(l.MinRate, 1<<10), cmp.Or(l.Depth, 4), max(1, cmp.Or(l.Parallel, 4)),
 	}
 }
 
@@ -136,7 +139,7 @@ func (p *Provider) client(name string) (*client, error) {
 
 // Job is the broker of one job.
 func (p *Provider) Job(job *beacon.Job) hostfuncs.Broker {
-	return &broker{provider: p, job: job}
+	return &broker{provider: p, job: job, calls: make(chan struct{}, p.cfg.Limits.Parallel)}
 }
 
 // A broker is that of one job.
@@ -146,6 +149,7 @@ type broker struct {
 
 	requests       atomic.Int64
 	sent, received atomic.Int64
+	calls          chan struct{} // a token for each that runs
 }
 
 func (b *broker) tenant() string { return cmp.Or(b.job.Tenant, beacon.DefaultTenant) }
@@ -200,6 +204,12 @@ func (b *broker) Call(ctx context.Context, c beacon.Call) (beacon.Result, error)
 	client, err := b.provider.client(b.tenant())
 	if err != nil {
 		return beacon.Result{}, err
+	}
+	select {
+	case b.calls <- struct{}{}:
+		defer func() { <-b.calls }()
+	case <-ctx.Done():
+		return beacon.Result{}, context.Cause(ctx)
 	}
 	return cfg.Call(ctx, b.job, c, func(capability, action string) error {
 		granted, ok := cfg.Grants.Call(capability, action)

@@ -675,3 +675,30 @@ func TestCalls(t *testing.T) {
 	require.Equal(t, beacon.Denied, beacon.CodeOf(err))
 	require.Len(t, permits, 3)
 }
+
+// Calls of one item do not run all at once.
+func TestParallelCalls(t *testing.T) {
+	var running, most atomic.Int64
+	p := broker.New(broker.Config{
+		Limits: broker.Limits{Parallel: 2}, Grants: policy.NewGrants(),
+		Call: func(context.Context, *beacon.Job, beacon.Call, func(string, string) error) (beacon.Result, error) {
+			n := running.Add(1)
+			for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+			}
+			time.Sleep(time.Millisecond)
+			running.Add(-1)
+			return beacon.Result{}, nil
+		},
+	})
+	defer p.Close()
+	b := p.Job(&beacon.Job{})
+	var tasks sync.WaitGroup
+	for range 20 {
+		tasks.Go(func() {
+			_, err := b.Call(t.Context(), beacon.Call{})
+			require.NoError(t, err)
+		})
+	}
+	tasks.Wait()
+	require.LessOrEqual(t, most.Load(), int64(2))
+}

@@ -109,6 +109,7 @@ type files interface {
 type staged struct {
 	item       beacon.WorkItem
 	tenant     string
+	account    *beacon.Account
 	dir        *staging.Dir
 	onProgress func(beacon.Progress)
 }
@@ -149,10 +150,10 @@ func (e *Executor) carryOut(ctx context.Context, provider beacon.Provider, run *
 	}
 	defer func() {
 		if cerr := dir.Close(); cerr != nil {
-			e.cfg.Log.Error("the item's directory stays behind", "item", item.Hash, "err", cerr)
+			e.cfg.Log.Error("the item's directory stays behind", "item", item.Hash, "tenant", run.Tenant, "err", cerr)
 		}
 	}()
-	job := &staged{item: item, tenant: run.Tenant, dir: dir, onProgress: run.OnProgress}
+	job := &staged{item: item, tenant: run.Tenant, account: run.Account, dir: dir, onProgress: run.OnProgress}
 	notes, err := files.stage(ctx, job, request)
 	if err == nil {
 		err = hold(dir, request, run.Account)
@@ -234,7 +235,7 @@ func collected(ctx context.Context, files files, job *staged, r request, result 
 func (e *Executor) call(ctx context.Context, p beacon.Provider, job *beacon.Job) (result beacon.Result, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			e.cfg.Log.Error("a provider panicked", "item", job.Item.Hash, "capability", job.Item.Capability,
+			e.cfg.Log.Error("a provider panicked", "item", job.Item.Hash, "tenant", job.Tenant, "capability", job.Item.Capability,
 				"panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
 			result, err = beacon.Result{}, beacon.Errorf(beacon.Internal, "provider %s panicked", job.Item.Capability)
 		}

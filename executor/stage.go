@@ -1,8 +1,11 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -63,6 +66,10 @@ func (r remote) fetch(ctx context.Context, job *staged, src source, affinity str
 		}
 		job.onProgress(beacon.Progress{Message: text})
 	})
+	if err == nil && !got.Cached {
+		job.contacted(from)
+		err = job.account.Spend(ctx, beacon.Usage{Received: got.Size})
+	}
 	switch {
 	case err != nil:
 		return []string{begun}, err
@@ -72,6 +79,16 @@ func (r remote) fetch(ctx context.Context, job *staged, src source, affinity str
 		return []string{"Source file cached (affinity): " + src.name}, nil
 	}
 	return []string{begun, fmt.Sprintf("Downloaded: %s (%s)", src.name, Size(got.Size))}, nil
+}
+
+// contacted notes which server a source came from.
+func (s *staged) contacted(from string) {
+	u, err := url.Parse(from)
+	if err != nil || u.Host == "" {
+		return // a file of this machine
+	}
+	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	s.account.Contacted(net.JoinHostPort(beacon.Excerpt(u.Hostname(), 253), port))
 }
 
 // makeFolders makes the folders that outputs are expected in.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -263,3 +265,21 @@ func TestCallsThatAreRefused(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// Where a source came from, and how much of it, is the item's to account for.
+func TestSourcesAreCharged(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "0123456789") }))
+	defer server.Close()
+	var records []executor.Record
+	b := prepare(t, func(context.Context, *beacon.Job) (beacon.Result, error) { return done(), nil },
+		executor.Config{OnEnd: func(r executor.Record) { records = append(records, r) }})
+	settings := beacon.Settings{}
+	settings.SetText("SourceURL", server.URL+"/file?token=secret")
+	_, err := b.Run(t.Context(), beacon.WorkItem{Hash: "0xabc", Capability: "Test", Settings: settings}, nil)
+	require.NoError(t, err)
+	require.Len(t, records, 1)
+	s := records[0].Statement
+	require.Equal(t, []string{strings.TrimPrefix(server.URL, "http://")}, s.Hosts)
+	require.EqualValues(t, 10, s.Usage.Received)
+	require.EqualValues(t, 10, s.Usage.Staged)
+}

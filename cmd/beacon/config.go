@@ -130,10 +130,11 @@ type networkLimits struct {
 	Sent, Received policy.Bytes // default 1G each
 	MinRate        int64        // bytes a second; default 1024, less than 0 any
 	Depth          int          // of calls; default 4
+	Parallel       int          // calls; default 4
 }
 
 func (n networkLimits) limits() broker.Limits {
-	return broker.Limits{Requests: n.Requests, Sent: int64(n.Sent), Received: int64(n.Received), MinRate: n.MinRate, Depth: n.Depth}
+	return broker.Limits{Requests: n.Requests, Sent: int64(n.Sent), Received: int64(n.Received), MinRate: n.MinRate, Depth: n.Depth, Parallel: n.Parallel}
 }
 
 // size reads how much memory the provider may have; a flag comes first.

@@ -49,6 +49,12 @@ func TestScripts(t *testing.T) {
 			// site VARIABLE: a web server that shows what it is asked; its address.
 			"site": func(ts *testscript.TestScript, _ bool, args []string) {
 				serve(ts, args[0], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if strings.HasSuffix(r.URL.Path, "/chat/completions") { // a language model with one answer
+						w.Header().Set("Content-Type", "application/json")
+						fmt.Fprint(w, `{"id":"1","object":"chat.completion","model":"m","choices":[{"index":0,"finish_reason":"stop",
+							"message":{"role":"assistant","content":"Paris"}}],"usage":{"prompt_tokens":20,"completion_tokens":12,"total_tokens":32}}`)
+						return
+					}
 					fmt.Fprintf(w, "%s %s authorization=%q\n", r.Method, r.URL.Path, r.Header.Get("Authorization"))
 				}))
 			},
