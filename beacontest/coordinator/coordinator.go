@@ -89,6 +89,7 @@ type Coordinator struct {
 	active    []string // of the last sign of life
 	drained   bool
 	held      bool
+	files     map[string][]byte       // by hash and name
 	canceled  []protocol.Cancellation // for answers, until the item is reported
 	changed   chan struct{}
 }
@@ -104,6 +105,13 @@ type socket struct {
 	conn *websocket.Conn
 	out  chan []byte
 	id   string // of the beacon that registered here last
+
+	upload *announced // the file that comes next
+}
+
+type announced struct {
+	WorkItemHash, OutputFilename string
+	OutputSize                   int
 }
 
 type work struct {
@@ -457,6 +465,36 @@ func (c *Coordinator) lives(h protocol.Heartbeat) {
 		c.active = slices.Sorted(slices.Values(h.ActiveWorkItems))
 		c.drained = h.Draining
 	})
+}
+
+// uploaded takes a binary frame. Like HEAD it keeps files of items of operations
+// only.
+func (c *Coordinator) uploaded(s *socket, content []byte) {
+	a := s.upload
+	s.upload = nil
+	if a == nil {
+		return
+	}
+	c.locked(func() {
+		w := c.byHash[a.WorkItemHash]
+		var item protocol.WorkItem
+		keeps := w != nil && json.Unmarshal(w.raw, &item) == nil && item.OperationHash != "" && a.OutputSize == len(content)
+		if keeps {
+			if c.files == nil {
+				c.files = map[string][]byte{}
+			}
+			c.files[a.WorkItemHash+"/"+a.OutputFilename] = content
+		}
+		text, _ := protocol.Encode(map[string]any{"Action": protocol.ActionUploadAck, "WorkItemHash": a.WorkItemHash, "Success": keeps})
+		s.send(text)
+	})
+}
+
+// File is a file that was sent beside of a result, nil if there is none.
+func (c *Coordinator) File(hash, name string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.files[hash+"/"+name]
 }
 
 // Report waits for the next report that was not returned yet.
@@ -827,7 +865,11 @@ func (c *Coordinator) upgrade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if kind != websocket.MessageText {
+			c.uploaded(s, raw)
 			continue
+		}
+		if s.upload != nil {
+			c.t.Errorf("%.200s came between the announcement of a file and the file", raw)
 		}
 		if !utf8.Valid(raw) || len(raw) > c.deadly() {
 			c.t.Errorf("a text frame of %d bytes, UTF-8 %v: the real server would be dead now", len(raw), utf8.Valid(raw))
@@ -889,6 +931,11 @@ func (c *Coordinator) frame(s *socket, raw []byte) error {
 			s.send(text)
 			c.pushWaiting()
 		})
+	case protocol.ActionResultUpload:
+		if c.cfg.Flavour != ERA { // which does not know it
+			s.upload = &announced{}
+			_ = json.Unmarshal(raw, s.upload) // what is missing is missed below
+		}
 	case protocol.ActionHeartbeat:
 		c.lives(m.Heartbeat)
 	case protocol.ActionDeregister:
