@@ -18,6 +18,7 @@ import (
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/broker"
 	"github.com/ultravisor/beacon/builtin"
+	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/policy"
 	"github.com/ultravisor/beacon/protocol"
 	wasmrt "github.com/ultravisor/beacon/runtime"
@@ -37,6 +38,7 @@ type config struct {
 
 	Providers    []providerConfig
 	Capabilities []string // sources without a configuration; counts if there are no Providers
+	GuestMemory  string   // that all modules together may use, such as "8G"
 
 	MaxConcurrent       int
 	PollIntervalMs      int64
@@ -119,9 +121,35 @@ type providerConfig struct {
 	// says whose they are instead.
 	Tenant     string
 	TenantFrom string
+	// Instances says how many instances of a module there are.
+	Instances instanceConfig
+	// WarmUp takes the place of the module's own.
+	WarmUp *hostfuncs.WarmUp
 
 	memory byteSize
 	direct bool // named on the command line, by whoever runs it
+}
+
+// An instanceConfig is wasmrt.Pool in the words of a file.
+type instanceConfig struct {
+	Ready int    // made before an item asks; 1 if 0, none if negative
+	Most  int    // at work at a time; as many as memory allows if 0
+	Idle  string // how long one is kept that no item needs, such as "5m"
+	Fresh bool   // every item gets a new one, which initialises itself
+}
+
+func (c instanceConfig) pool() (wasmrt.Pool, error) {
+	p := wasmrt.Pool{Ready: c.Ready, Most: c.Most, Fresh: c.Fresh}
+	if c.Most < 0 {
+		return p, fmt.Errorf("Instances.Most is %d: want a number, or 0 for as many as memory allows", c.Most) //nolint:staticcheck // the name of a key
+	}
+	if c.Idle != "" {
+		var err error
+		if p.Idle, err = time.ParseDuration(c.Idle); err != nil || p.Idle <= 0 {
+			return p, fmt.Errorf("Instances.Idle is %q: want a duration, such as 90s or 5m", c.Idle) //nolint:staticcheck // the name of a key
+		}
+	}
+	return p, nil
 }
 
 // networkLimits bound requests and calls of one item.
@@ -213,6 +241,9 @@ func decodeConfig(raw []byte, into *config) error {
 	for i, p := range into.Providers {
 		if p.Source == "" {
 			return fmt.Errorf("in Providers, entry %d has no Source: name %s, a .wasm file or a folder of source", i, strings.Join(builtin.Names(), ", "))
+		}
+		if _, err := p.Instances.pool(); err != nil {
+			return fmt.Errorf("provider %s: %w", p.Source, err)
 		}
 	}
 	return nil

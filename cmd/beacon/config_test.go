@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+
+	wasmrt "github.com/ultravisor/beacon/runtime"
 )
 
 func TestConfig(t *testing.T) {
@@ -105,6 +107,48 @@ func TestPrecedence(t *testing.T) {
 	t.Setenv("BEACON_NAME", "environment")
 	require.Equal(t, "environment", resolved("--config", path).name)
 	require.Equal(t, "flag", resolved("--config", path, "--name", "flag").name)
+}
+
+// How many instances there are, and what all of them may have, is in the file.
+func TestInstancesInTheFile(t *testing.T) {
+	write := func(t *testing.T, content string) string {
+		path := filepath.Join(t.TempDir(), "c.json")
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	resolve := func(args ...string) (*runOptions, error) {
+		o := &runOptions{}
+		f := pflag.NewFlagSet("run", pflag.ContinueOnError)
+		f.StringVar(&o.configPath, "config", "", "")
+		o.tls.register(f)
+		o.moduleFlags.register(f)
+		require.NoError(t, f.Parse(args))
+		return o, o.configure(f)
+	}
+	path := write(t, `{"GuestMemory": "2G", "Providers": [{
+		"Source": "a.wasm", "Instances": {"Ready": 3, "Most": 8, "Idle": "5m", "Fresh": true}, "WarmUp": {"Action": "Do", "Settings": {"a": 1}}
+	}]}`)
+	o, err := resolve("--config", path)
+	require.NoError(t, err)
+	require.Equal(t, byteSize(2<<30), o.moduleFlags.all)
+	p := o.file.Providers[0]
+	pool, err := p.Instances.pool()
+	require.NoError(t, err)
+	require.Equal(t, wasmrt.Pool{Ready: 3, Most: 8, Idle: 5 * time.Minute, Fresh: true}, pool)
+	require.Equal(t, "Do", p.WarmUp.Action)
+	o, err = resolve("--config", path, "--guest-memory", "1G")
+	require.NoError(t, err)
+	require.Equal(t, byteSize(1<<30), o.moduleFlags.all)
+
+	for content, want := range map[string]string{
+		`{"Providers": [{"Source": "a.wasm", "Instances": {"Idle": "5"}}]}`: `provider a.wasm: Instances.Idle is "5": want a duration, such as 90s or 5m`,
+		`{"Providers": [{"Source": "a.wasm", "Instances": {"Most": -1}}]}`:  "provider a.wasm: Instances.Most is -1",
+		`{"Providers": [{"Source": "a.wasm", "Instances": {"Mots": 1}}]}`:   "Mots",
+		`{"GuestMemory": "much"}`: "GuestMemory",
+	} {
+		_, err := resolve("--config", write(t, content))
+		require.ErrorContains(t, err, want)
+	}
 }
 
 // All that the Node worker reads from its file, of both its versions.

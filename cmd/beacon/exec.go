@@ -230,6 +230,9 @@ func (o *execOptions) providers(settings beacon.Settings) ([]providerConfig, con
 		return nil, file, err
 	}
 	list[0] = p
+	for i := range list {
+		list[i].Instances.Ready = -1 // there is one item
+	}
 	return list, file, nil
 }
 

@@ -65,8 +65,13 @@ func load(ctx context.Context, rt *wasmrt.Runtime, dirs folders, p providerConfi
 	if err != nil {
 		return loaded{}, err
 	}
+	pool, err := p.Instances.pool()
+	if err != nil {
+		return loaded{}, usagef("provider %s: %w", p.Source, err)
+	}
 	m, err := rt.Load(ctx, wasmrt.Source{
 		Name: from.Name, Binary: from.Binary, Config: p.Config, Limits: p.limits(), Admit: g.admit(p, from.Module),
+		Pool: pool, WarmUp: p.WarmUp,
 	})
 	if err != nil {
 		return loaded{}, err
@@ -121,6 +126,7 @@ func (b *byteSize) Set(text string) error {
 // moduleFlags are those of all commands that load modules.
 type moduleFlags struct {
 	memory  byteSize
+	all     byteSize // memory of all guests
 	fuel    int64
 	config  string
 	noCache bool
@@ -130,6 +136,7 @@ type moduleFlags struct {
 
 func (f *moduleFlags) register(flags *pflag.FlagSet) {
 	flags.Var(&f.memory, "memory", "memory that a module may use (default 256M)")
+	flags.Var(&f.all, "guest-memory", "memory that all modules together may use (default three quarters of the machine's)")
 	flags.Int64Var(&f.fuel, "fuel", 0, "instructions that a module may execute for an item, counted exactly, which is slower (default no limit)")
 	flags.StringVar(&f.config, "config-json", "", "configuration that the module can read, a JSON object")
 	flags.StringArrayVar(&f.grants, "grant", nil, `a permission for the module, such as "http GET https://api.example.com/v1", "call LLM/ChatCompletion" or "secret NAME"; "wanted" is all that it asks for; may be repeated`)
@@ -138,7 +145,7 @@ func (f *moduleFlags) register(flags *pflag.FlagSet) {
 }
 
 func (f *moduleFlags) runtime(dirs folders, log *slog.Logger) (*wasmrt.Runtime, error) {
-	cfg := wasmrt.Config{CacheDir: dirs.compiled, Budget: account{}, Log: log}
+	cfg := wasmrt.Config{CacheDir: dirs.compiled, Memory: int64(f.all), Budget: account{}, Log: log}
 	if f.noCache {
 		cfg.CacheDir = ""
 	}

@@ -195,6 +195,11 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	if len(o.modules) == 0 && len(o.moduleFlags.grants) > 0 {
 		return usagef("--grant goes with --module: the configuration's providers have their Permissions")
 	}
+	if o.file.GuestMemory != "" && !flags.Changed("guest-memory") {
+		if err := o.moduleFlags.all.Set(o.file.GuestMemory); err != nil {
+			return usagef("GuestMemory: %w", err)
+		}
+	}
 	for i := range o.file.Providers {
 		p := &o.file.Providers[i]
 		if err := p.size(o.moduleFlags.memory); err != nil {
