@@ -46,6 +46,11 @@ const (
 // Instances says how items get their instances. It waits until that is known,
 // for which the module initialises itself.
 func (m *Module) Instances(ctx context.Context) (Instances, error) {
+	m.use.RLock()
+	defer m.use.RUnlock()
+	if m.closed {
+		return Instances{}, m.errClosed()
+	}
 	s, err := m.pool.state(ctx)
 	if err != nil {
 		return Instances{}, err

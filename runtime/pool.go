@@ -45,8 +45,10 @@ const (
 	coolAfter = 2 * time.Second
 	// idleBytes is about what an instance takes besides its memory.
 	idleBytes = 16 << 10
-	// retryAfter a snapshot that could not be taken the next try is made.
+	// retryAfter a snapshot that could not be taken the next try is made; after the
+	// next failure it is twice that, up to retryMost.
 	retryAfter = 30 * time.Second
+	retryMost  = time.Hour
 )
 
 // PoolStats are numbers of one module's instances.
@@ -79,6 +81,7 @@ type pool struct {
 	current  *state        // the snapshot; nil as long as there is none
 	taking   chan struct{} // closed when the one that is being taken is there, or is not
 	retry    time.Time     // when to try again to take one
+	failures int           // to take one, since the last success
 	problem  error         // why it could not be taken
 	idle     []*instance   // the one used last is the last
 	waiting  []chan struct{}
@@ -91,6 +94,7 @@ type pool struct {
 	// measured with the pages that an item writes to.
 	method   snapshot.Method
 	measured bool
+	distrust bool // the system has not told the truth: compare
 	timings  []snapshot.Timing
 	stats    PoolStats
 }
@@ -134,13 +138,14 @@ func (p *pool) get(ctx context.Context, tenant string) (*instance, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.release())
 	}
-	reserved := expected + idleBytes
+	// What a larger item once needed is no reason to refuse this one.
+	reserved := min(expected+idleBytes, max(p.budget.total, s.size()+idleBytes))
 	if err = p.budget.enter(ctx, reserved); err == nil {
 		var i *instance
 		if i, err = p.find(ctx, s, tenant); err == nil {
 			i.reserved = reserved
 			if i.memory != nil {
-				i.memory.budget, i.memory.covered, i.memory.grown = p.budget, expected, 0
+				i.memory.budget, i.memory.covered, i.memory.grown = p.budget, reserved-idleBytes, 0
 			}
 			return i, nil
 		}
@@ -210,9 +215,11 @@ func (p *pool) take() {
 			kept := s.retain()
 			p.work.Go(func() { p.module.note(errors.Join(p.module.remember(kept), kept.release())) })
 			p.stats.Snapshots++
+			p.failures = 0
 			p.expected = max(p.expected, s.size())
 		} else if p.life.Err() == nil {
-			p.retry = time.Now().Add(retryAfter)
+			p.retry = time.Now().Add(min(retryAfter<<min(p.failures, 10), retryMost))
+			p.failures++
 			p.module.log.Warn("instances cannot be had initialised", "module", p.module.name, "err", err)
 		}
 		if old != nil {
@@ -305,7 +312,7 @@ func (p *pool) put(ctx context.Context, i *instance, clean bool) {
 	clean = clean && i.state.initialized && !p.config.Fresh && p.module.prepared.Lasting == ""
 	if clean {
 		p.measure(i)
-		clean = i.restore() == nil
+		clean = p.restored(i)
 	}
 	i.rest()
 	p.budget.leave(reserved)
@@ -332,6 +339,19 @@ func (p *pool) put(ctx context.Context, i *instance, clean bool) {
 	p.module.note(i.close(ctx))
 }
 
+// restored puts an instance back, and reports whether it is.
+func (p *pool) restored(i *instance) bool {
+	err := i.restore()
+	if errors.Is(err, snapshot.ErrNotRestored) {
+		// Nobody has seen it, and nobody will.
+		p.module.log.Error("from now on all of a memory is compared", "module", p.module.name, "err", err)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.method, p.distrust = snapshot.Compare, true
+	}
+	return err == nil
+}
+
 // measure finds out, after the first item, which way is the fastest to put back
 // what it has written. Until then, and if it is known, memories use what seems
 // to be.
@@ -354,7 +374,9 @@ func (p *pool) measure(i *instance) {
 		p.module.note(errors.Join(err, s.release()))
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.method, p.timings = method, timings
+		if p.timings = timings; !p.distrust {
+			p.method = method
+		}
 	})
 }
 

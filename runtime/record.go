@@ -65,13 +65,14 @@ func (m *Module) origin(src Source) []byte {
 		Size     int64
 		Modified int64
 		Platform string
+		Engine   string
 		Module   string
 		Name     string
 		Limits   Limits
 		Config   beacon.Settings
 		WarmUp   *hostfuncs.WarmUp
 	}{
-		program, info.Size(), info.ModTime().UnixNano(), goruntime.GOOS + "/" + goruntime.GOARCH,
+		program, info.Size(), info.ModTime().UnixNano(), goruntime.GOOS + "/" + goruntime.GOARCH, fmt.Sprintf("%T", m.engine),
 		m.digest, m.name, m.limits, src.Config, src.WarmUp,
 	})
 	if err != nil {

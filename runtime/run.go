@@ -172,7 +172,7 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 	m.use.RLock()
 	defer m.use.RUnlock()
 	if m.closed {
-		return beacon.Result{}, beacon.Errorf(beacon.Internal, "module %s is closed", m.name)
+		return beacon.Result{}, m.errClosed()
 	}
 	inputs := slices.Clone(job.Sources)
 	if job.Source != "" && !slices.Contains(inputs, job.Source) {
@@ -347,6 +347,10 @@ func (m *Module) note(err error) {
 	if err != nil {
 		m.log.Warn("an instance is in trouble", "module", m.name, "err", err)
 	}
+}
+
+func (m *Module) errClosed() error {
+	return beacon.Errorf(beacon.Internal, "module %s is closed", m.name)
 }
 
 func (m *Module) fileLimit(limit error) error {

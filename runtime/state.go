@@ -79,6 +79,9 @@ func (m *Module) warmUp(ctx context.Context, i *instance, item *hostfuncs.Item, 
 	return m.step(callContext(ctx, item, process, gauge), i, item, process, "beacon_execute")
 }
 
+// warmUpFiles is what a warm-up may do with files: nobody has asked for it.
+var warmUpFiles = guestfs.Limits{Bytes: 64 << 20, Written: 256 << 20, Entries: 100}
+
 // warmUpJob makes the job of a warm-up, in a directory that the returned function
 // removes.
 func (m *Module) warmUpJob(w *hostfuncs.WarmUp) (_ *beacon.Job, remove func() error, err error) {
@@ -139,7 +142,7 @@ func (m *Module) snapshotAfter(ctx context.Context, warmUp *hostfuncs.WarmUp) (_
 		if job.Source != "" {
 			inputs = append(inputs, job.Source)
 		}
-		files = guestfs.New(job.Dir, guestfs.Config{Limits: m.limits.Files, ReadOnly: inputs})
+		files = guestfs.New(job.Dir, guestfs.Config{Limits: warmUpFiles, ReadOnly: inputs})
 		deadline, _ := ctx.Deadline()
 		item = hostfuncs.NewItem(job, files, m.config, deadline, m.limits.Item)
 		defer func() { m.note(item.Close()) }()

@@ -57,6 +57,7 @@ type Memory struct {
 	size, usable int
 	max          int
 	own          int
+	restored     uint // how often
 }
 
 // NewMemory makes a memory with the image's content that can grow to max bytes.
@@ -133,6 +134,32 @@ func (m *Memory) Restore() error {
 	m.size = m.image.size
 	if err != nil {
 		return fmt.Errorf("restore a memory (%s): %w", m.method, err)
+	}
+	return m.verify()
+}
+
+const (
+	// verifyEvery so many times, and the first time, what the kernel said of a
+	// memory is checked.
+	verifyEvery = 1024
+	// verifyMost is how large a memory may be that is checked after the first time.
+	verifyMost = 16 << 20
+)
+
+// ErrNotRestored is an error of Restore: the memory is not as its image is,
+// although the system said so.
+var ErrNotRestored = errors.New("the memory is not as its image")
+
+// verify looks at the whole memory now and then: a system that only looks like
+// Linux might forget pages.
+func (m *Memory) verify() error {
+	n := m.restored
+	m.restored++
+	if m.method == Compare || n%verifyEvery != 0 || n > 0 && m.usable > verifyMost {
+		return nil
+	}
+	if pages := m.Changed(); len(pages) > 0 {
+		return fmt.Errorf("%w: %d pages differ after method %s", ErrNotRestored, len(pages), m.method)
 	}
 	return nil
 }
