@@ -367,7 +367,7 @@ func (p *pool) measure(i *instance) {
 	if measured {
 		return
 	}
-	pages := i.memory.Changed()
+	pages := i.memory.Written()
 	s := i.state.retain()
 	p.work.Go(func() {
 		method, timings, err := s.image.Fastest(pages)

@@ -194,6 +194,31 @@ func (m *Memory) Changed() []int {
 	return pages
 }
 
+// Written lists the pages, by number, that the memory has for itself since it was
+// made or cooled: those that somebody has written to, even if nothing has changed
+// by that. Where the system cannot tell it is Changed.
+func (m *Memory) Written() []int {
+	for _, ask := range []struct {
+		method  Method
+		written func([]byte, func(from, to int) error) error
+	}{{Scan, scan}, {Pagemap, pagemap}} {
+		if !m.image.supports(ask.method) {
+			continue
+		}
+		var pages []int
+		err := ask.written(m.space.bytes(m.usable), func(from, to int) error {
+			for ; from < to; from += pageSize {
+				pages = append(pages, from/pageSize)
+			}
+			return nil
+		})
+		if err == nil {
+			return pages
+		}
+	}
+	return m.Changed()
+}
+
 // same compares a part of a page with the image.
 func (m *Memory) same(b []byte, from, to int) bool {
 	if inside := min(to, m.image.size); from < inside {

@@ -162,7 +162,23 @@ func TestChanged(t *testing.T) {
 		m.Bytes()[p*page+p] ^= 1
 	}
 	require.Equal(t, []int{0, 2, 9, 12}, m.Changed())
+	require.Subset(t, m.Written(), []int{0, 2, 9, 12})
 	require.NoError(t, m.Restore())
+	require.Empty(t, m.Changed())
+}
+
+// What was written to is known, even if it is the same as before.
+func TestWritten(t *testing.T) {
+	i, _ := image(t, 10*page)
+	if len(i.Methods()) < 3 {
+		t.Skip("the system cannot tell")
+	}
+	m := memory(t, i, 20*page, i.Methods()[0])
+	require.Empty(t, m.Written())
+	for _, p := range []int{1, 2, 7} {
+		copy(m.Bytes()[p*page:], i.Bytes()[p*page:p*page+8])
+	}
+	require.Equal(t, []int{1, 2, 7}, m.Written())
 	require.Empty(t, m.Changed())
 }
 
