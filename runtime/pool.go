@@ -367,10 +367,10 @@ func (p *pool) measure(i *instance) {
 	if measured {
 		return
 	}
-	pages := i.memory.Written()
+	read, written := i.memory.Present(), i.memory.Written()
 	s := i.state.retain()
 	p.work.Go(func() {
-		method, timings, err := s.image.Fastest(pages)
+		method, timings, err := s.image.Fastest(read, written)
 		p.module.note(errors.Join(err, s.release()))
 		p.mu.Lock()
 		defer p.mu.Unlock()

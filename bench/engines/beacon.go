@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 
@@ -15,8 +14,9 @@ import (
 
 func beaconRows() []row {
 	return []row{
-		{name: "**Beacon, restored**", isolation: "nothing", make: beaconItems(wasmrt.Pool{}), pairs: true},
-		{name: "Beacon, new instance that initialises itself", isolation: "nothing", make: beaconItems(wasmrt.Pool{Fresh: true})},
+		{name: "**Beacon, restored instance**, metered", isolation: "nothing", make: restoredItems, pairs: true},
+		{name: "Beacon, whole work item, restored", isolation: "nothing", make: beaconItems(wasmrt.Pool{}), pairs: true},
+		{name: "Beacon, whole work item, new instance that initialises itself", isolation: "nothing", make: beaconItems(wasmrt.Pool{Fresh: true})},
 	}
 }
 
@@ -32,7 +32,7 @@ func newBeacon(guest string, cache string, pool wasmrt.Pool) (*beaconGuest, erro
 	if err != nil {
 		return nil, err
 	}
-	r, err := wasmrt.New(wasmrt.Config{CacheDir: cache, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	r, err := wasmrt.New(wasmrt.Config{CacheDir: cache, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		return nil, err
 	}

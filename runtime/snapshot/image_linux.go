@@ -109,7 +109,7 @@ func (i *Image) supports(m Method) bool {
 		return true
 	case Discard:
 		return i.mappable()
-	case Pagemap, Scan:
+	case Pagemap, Scan, Track:
 		return i.mappable() && tells(m)
 	}
 	return false
@@ -122,7 +122,7 @@ func (i *Image) mappable() bool { return i.store.file || i.size == 0 }
 // Methods lists the methods that work here, the most promising first.
 func (i *Image) Methods() []Method {
 	var out []Method
-	for _, m := range []Method{Scan, Pagemap, Discard, Compare} {
+	for _, m := range []Method{Track, Scan, Pagemap, Discard, Compare} {
 		if i.supports(m) {
 			out = append(out, m)
 		}
@@ -141,44 +141,59 @@ type (
 
 const (
 	pagemapScan   = 0xc0606610 // _IOWR('f', 16, struct pm_scan_arg)
+	pageIsWritten = 1 << 1
 	pageIsFile    = 1 << 2
 	pageIsPresent = 1 << 3
 	pageIsSwapped = 1 << 4
 )
 
-// A query is room for one call: the kernel writes to it, and stacks move.
-type query struct {
+// A question is room for one call: the kernel writes to it, and stacks move.
+type question struct {
 	argument scanArgument
 	regions  [64]scanRegion
 	entries  [512]byte // of Pagemap
 }
 
-var queries = sync.Pool{New: func() any { return new(query) }}
+var questions = sync.Pool{New: func() any { return new(question) }}
 
 // scan visits the pages that were written to. In a private mapping of a file
 // these are the ones that are there, in memory or in swap, and are not the
 // file's; in memory without a file, all that are there.
 func scan(b []byte, visit func(from, to int) error) error {
+	return ask(scanArgument{
+		categoryMask: pageIsFile, categoryInverted: pageIsFile,
+		categoryAnyofMask: pageIsPresent | pageIsSwapped, returnMask: pageIsPresent,
+	}, b, visit)
+}
+
+// present visits the pages that are there.
+func present(b []byte, visit func(from, to int) error) error {
+	return ask(scanArgument{categoryAnyofMask: pageIsPresent | pageIsSwapped, returnMask: pageIsPresent}, b, visit)
+}
+
+// marked visits the pages that were written to since track was called for them.
+// The kernel has a short way for exactly these categories.
+func marked(b []byte, visit func(from, to int) error) error {
+	return ask(scanArgument{categoryMask: pageIsWritten, returnMask: pageIsWritten}, b, visit)
+}
+
+func ask(argument scanArgument, b []byte, visit func(from, to int) error) error {
 	fd, err := pagemapFile()
 	if err != nil || len(b) == 0 {
 		return err
 	}
-	q, _ := queries.Get().(*query) // the pool holds nothing else
-	defer queries.Put(q)
+	q, _ := questions.Get().(*question) // the pool holds nothing else
+	defer questions.Put(q)
 	base := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 	end := base + uint64(up(len(b)))
 	for at := base; at < end; {
-		q.argument = scanArgument{
-			start: at, end: end,
-			vec: uint64(uintptr(unsafe.Pointer(&q.regions))), vecLen: uint64(len(q.regions)),
-			categoryMask: pageIsFile, categoryInverted: pageIsFile,
-			categoryAnyofMask: pageIsPresent | pageIsSwapped,
-			returnMask:        pageIsPresent,
-		}
+		q.argument = argument
 		q.argument.size = uint64(unsafe.Sizeof(q.argument))
+		q.argument.start, q.argument.end = at, end
+		q.argument.vec, q.argument.vecLen = uint64(uintptr(unsafe.Pointer(&q.regions))), uint64(len(q.regions))
 		n, _, errno := unix.Syscall(unix.SYS_IOCTL, fd.Fd(), pagemapScan, uintptr(unsafe.Pointer(&q.argument)))
 		if errno != 0 {
-			return fmt.Errorf("ask for written pages: %w", errno)
+			return fmt.Errorf("ask for pages: %w", errno)
 		}
 		for _, r := range q.regions[:n] {
 			if err := visit(int(r.start-base), min(int(r.end-base), len(b))); err != nil {
@@ -186,12 +201,81 @@ func scan(b []byte, visit func(from, to int) error) error {
 			}
 		}
 		if q.argument.walkEnd <= at {
-			return errors.New("ask for written pages: no progress")
+			return errors.New("ask for pages: no progress")
 		}
 		at = q.argument.walkEnd
 	}
 	return nil
 }
+
+// The interface of userfaultfd, from the kernel's linux/userfaultfd.h. With
+// asynchronous write protection nobody has to answer faults: the kernel lets the
+// write happen and remembers that it did.
+const (
+	faultUserModeOnly = 1
+	faultAPI          = 0xc018aa3f // _IOWR(0xaa, 0x3f, struct uffdio_api)
+	faultRegister     = 0xc020aa00 // _IOWR(0xaa, 0, struct uffdio_register)
+	faultProtect      = 0xc018aa06 // _IOWR(0xaa, 6, struct uffdio_writeprotect)
+	faultVersion      = 0xaa
+	faultRegisterWP   = 1 << 1
+	faultProtectWP    = 1 << 0
+	// features: of pages that are written to, of files in memory, of pages that are
+	// not there yet, without answers
+	faultFeatures = 1<<0 | 1<<12 | 1<<13 | 1<<15
+)
+
+// faults is what this process tracks its memories with. It stays open as long as
+// the process runs.
+var faults = sync.OnceValues(func() (int, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|faultUserModeOnly, 0, 0)
+	if errno != 0 {
+		return -1, fmt.Errorf("track memory: %w", errno)
+	}
+	api := struct{ version, features, ioctls uint64 }{version: faultVersion, features: faultFeatures}
+	if err := control(int(fd), faultAPI, unsafe.Pointer(&api)); err != nil {
+		return -1, errors.Join(fmt.Errorf("track memory: %w", err), unix.Close(int(fd)))
+	}
+	return int(fd), nil
+})
+
+func control(fd int, request uintptr, argument unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(argument)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// register has the kernel mark pages that are written to from now on, and one
+// that is not written to is not marked. A page is there only once it was touched:
+// the kernel makes no others beside it.
+func (s *space) register(from, to int) error {
+	fd, err := faults()
+	if err != nil {
+		return err
+	}
+	from, to = from/pageSize*pageSize, up(to)
+	r := struct{ start, size, mode, ioctls uint64 }{start: s.address(from), size: uint64(to - from), mode: faultRegisterWP}
+	if err := control(fd, faultRegister, unsafe.Pointer(&r)); err != nil {
+		return fmt.Errorf("track %d bytes of memory: %w", to-from, err)
+	}
+	return s.track(from, to)
+}
+
+// track takes the marks of pages that are registered back.
+func (s *space) track(from, to int) error {
+	fd, err := faults()
+	if err != nil {
+		return err
+	}
+	from, to = from/pageSize*pageSize, up(to)
+	p := struct{ start, size, mode uint64 }{start: s.address(from), size: uint64(to - from), mode: faultProtectWP}
+	if err := control(fd, faultProtect, unsafe.Pointer(&p)); err != nil {
+		return fmt.Errorf("track %d bytes of memory again: %w", to-from, err)
+	}
+	return nil
+}
+
+func (s *space) address(offset int) uint64 { return uint64(uintptr(s.at(offset))) }
 
 // pagemap visits the same pages as scan.
 func pagemap(b []byte, visit func(from, to int) error) error {
@@ -199,8 +283,8 @@ func pagemap(b []byte, visit func(from, to int) error) error {
 	if err != nil || len(b) == 0 {
 		return err
 	}
-	q, _ := queries.Get().(*query) // the pool holds nothing else
-	defer queries.Put(q)
+	q, _ := questions.Get().(*question) // the pool holds nothing else
+	defer questions.Put(q)
 	first := int64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) / int64(pageSize)
 	pages := up(len(b)) / pageSize
 	for at := 0; at < pages; {
@@ -228,20 +312,25 @@ func pagemap(b []byte, visit func(from, to int) error) error {
 var pagemapFile = sync.OnceValues(func() (*os.File, error) { return os.Open("/proc/self/pagemap") })
 
 var (
-	scanTells    = sync.OnceValue(func() bool { return tried(scan) })
-	pagemapTells = sync.OnceValue(func() bool { return tried(pagemap) })
+	scanTells    = sync.OnceValue(func() bool { return tried(scan, nil) })
+	pagemapTells = sync.OnceValue(func() bool { return tried(pagemap, nil) })
+	trackTells   = sync.OnceValue(func() bool { return scanTells() && tried(marked, (*space).register) })
 )
 
 // tells reports whether the kernel answers, and rightly: a system that only
 // looks like Linux may not.
 func tells(m Method) bool {
-	if m == Scan {
+	switch m {
+	case Scan:
 		return scanTells()
+	case Track:
+		return trackTells()
 	}
 	return pagemapTells()
 }
 
-func tried(written func([]byte, func(from, to int) error) error) bool {
+// tried makes a memory, writes to some pages and asks which.
+func tried(written query, prepare func(s *space, from, to int) error) bool {
 	const pages = 8
 	content := make([]byte, pages*pageSize)
 	for i := 1; i < pages; i++ { // the first one is a hole in the file
@@ -261,6 +350,12 @@ func tried(written func([]byte, func(from, to int) error) error) bool {
 		return false
 	}
 	b := m.Bytes()
+	if prepare != nil {
+		b[pageSize] = 2 // before it is tracked, so not counted
+		if prepare(&m.space, 0, len(b)) != nil {
+			return false
+		}
+	}
 	read, wrote := 0, map[int]bool{0: true, 3: true, 6: true, pages + 2: true}
 	for i := range 2 * pages {
 		if read += int(b[i*pageSize]); wrote[i] { // every page is looked at
@@ -273,7 +368,7 @@ func tried(written func([]byte, func(from, to int) error) error) bool {
 			switch i := from / pageSize; {
 			case wrote[i]:
 				found++
-			case i < pages:
+			case i < pages || prepare != nil:
 				return errors.New("a page that was not written to")
 			}
 		}

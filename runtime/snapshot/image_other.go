@@ -26,5 +26,11 @@ func (i *Image) supports(m Method) bool { return m == Compare }
 // Methods lists the methods that work here, the most promising first.
 func (i *Image) Methods() []Method { return []Method{Compare} }
 
+func (s *space) register(int, int) error { return errors.ErrUnsupported }
+
+func (s *space) track(int, int) error { return errors.ErrUnsupported }
+
 func scan([]byte, func(from, to int) error) error    { return errors.ErrUnsupported }
 func pagemap([]byte, func(from, to int) error) error { return errors.ErrUnsupported }
+func present([]byte, func(from, to int) error) error { return errors.ErrUnsupported }
+func marked([]byte, func(from, to int) error) error  { return errors.ErrUnsupported }

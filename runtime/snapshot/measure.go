@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -14,12 +15,12 @@ type Timing struct {
 	Time   time.Duration
 }
 
-// Measure times all methods that work here for an item that writes to the given
-// pages, fastest first. It takes some milliseconds.
-func (i *Image) Measure(pages []int) ([]Timing, error) {
+// Measure times all methods that work here for an item that reads and writes the
+// given pages, fastest first. It takes some milliseconds.
+func (i *Image) Measure(read, written []int) ([]Timing, error) {
 	var timings []Timing
 	for _, method := range i.Methods() {
-		t, err := i.measure(method, pages)
+		t, err := i.measure(method, read, written)
 		if err != nil {
 			return nil, err
 		}
@@ -35,15 +36,15 @@ const (
 	measureTime  = 2 * time.Millisecond // after the least rounds
 )
 
-// Fastest is the method to use for an item that writes to the given pages: the
+// Fastest is the method to use for an item that reads and writes these pages: the
 // most promising one, unless another is clearly faster, twice.
-func (i *Image) Fastest(pages []int) (Method, []Timing, error) {
+func (i *Image) Fastest(read, written []int) (Method, []Timing, error) {
 	promising := i.Methods()[0]
 	best := promising
 	var timings []Timing
 	for range 2 {
 		var err error
-		if timings, err = i.Measure(pages); err != nil {
+		if timings, err = i.Measure(read, written); err != nil {
 			return promising, nil, err
 		}
 		usual := timings[slices.IndexFunc(timings, func(t Timing) bool { return t.Method == promising })].Time
@@ -60,9 +61,9 @@ func (i *Image) Fastest(pages []int) (Method, []Timing, error) {
 
 // measure returns the shortest time of some rounds: what else the machine does
 // can only add to it.
-func (i *Image) measure(method Method, pages []int) (best time.Duration, err error) {
+func (i *Image) measure(method Method, read, written []int) (best time.Duration, err error) {
 	size := i.size
-	for _, p := range pages {
+	for _, p := range slices.Concat(read, written) {
 		size = max(size, (p+1)*pageSize)
 	}
 	m, err := i.NewMemory(size, method)
@@ -70,6 +71,7 @@ func (i *Image) measure(method Method, pages []int) (best time.Duration, err err
 		return 0, fmt.Errorf("measure method %s: %w", method, err)
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	sum := byte(0)
 	begin := time.Now()
 	for round := range measureMost {
 		start := time.Now()
@@ -77,7 +79,10 @@ func (i *Image) measure(method Method, pages []int) (best time.Duration, err err
 			return 0, fmt.Errorf("measure method %s: no memory left", method)
 		}
 		b := m.Bytes()
-		for _, p := range pages {
+		for _, p := range read {
+			sum += b[p*pageSize]
+		}
+		for _, p := range written {
 			b[p*pageSize]++
 		}
 		if err := m.Restore(); err != nil {
@@ -91,5 +96,6 @@ func (i *Image) measure(method Method, pages []int) (best time.Duration, err err
 			break
 		}
 	}
+	runtime.KeepAlive(sum) // the pages are to be read
 	return best, nil
 }

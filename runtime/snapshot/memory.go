@@ -21,6 +21,10 @@ const (
 	Pagemap
 	// Scan is Pagemap with one call for all pages (Linux 6.7).
 	Scan
+	// Track has the kernel mark pages when they are first written to, and asks for
+	// the marks: unlike Scan it need not look at what the pages are, which takes
+	// longer than copying, of the many that a guest only reads (Linux 6.7).
+	Track
 )
 
 func (m Method) String() string {
@@ -33,6 +37,8 @@ func (m Method) String() string {
 		return "pagemap"
 	case Scan:
 		return "scan"
+	case Track:
+		return "track"
 	}
 	return fmt.Sprintf("method %d", int(m))
 }
@@ -44,6 +50,12 @@ const (
 	// keepGrown is how much more than the image stays usable: for a guest that
 	// grows its memory in every item that saves calls to the kernel.
 	keepGrown = 4 << 20
+	// trackAfter so many times a memory begins to be tracked: that takes as long as
+	// many scans, and some memories serve a single item.
+	trackAfter = 2
+	// forgetEvery so many times all marks are taken back. A page that was once
+	// written to keeps its mark, and is copied each time, until then.
+	forgetEvery = 256
 )
 
 // A Memory is the memory of one guest. Its methods must not be called at the
@@ -58,6 +70,8 @@ type Memory struct {
 	max          int
 	own          int
 	restored     uint // how often
+	// tracked is where the part of the memory ends in which the kernel marks pages.
+	tracked int
 }
 
 // NewMemory makes a memory with the image's content that can grow to max bytes.
@@ -123,13 +137,16 @@ func (m *Memory) Restore() error {
 	case Discard:
 		err = m.space.discard(0, m.usable)
 	case Pagemap:
-		err = m.restoreWritten(pagemap)
+		err = m.restoreWritten(pagemap, 0, m.usable)
 	case Scan:
-		err = m.restoreWritten(scan)
+		err = m.restoreWritten(scan, 0, m.usable)
+	case Track:
+		err = m.restoreTracked()
 	}
 	if err == nil && m.usable > m.image.size+keepGrown {
 		err = m.space.shrink(m.image.size+keepGrown, m.usable)
 		m.usable = m.image.size + keepGrown
+		m.tracked = min(m.tracked, m.usable)
 	}
 	m.size = m.image.size
 	if err != nil {
@@ -170,7 +187,11 @@ func (m *Memory) Own() int { return m.own }
 
 // Cool gives back to the system what a restored memory holds for its next item.
 func (m *Memory) Cool() error {
-	if err := m.space.cool(m.image, m.usable); err != nil {
+	err := m.space.cool(m.image, m.usable)
+	if err == nil && m.tracked > 0 {
+		err = m.space.track(0, m.tracked)
+	}
+	if err != nil {
 		return fmt.Errorf("cool a memory: %w", err)
 	}
 	m.own = 0
@@ -200,24 +221,45 @@ func (m *Memory) Changed() []int {
 func (m *Memory) Written() []int {
 	for _, ask := range []struct {
 		method  Method
-		written func([]byte, func(from, to int) error) error
+		written query
 	}{{Scan, scan}, {Pagemap, pagemap}} {
 		if !m.image.supports(ask.method) {
 			continue
 		}
-		var pages []int
-		err := ask.written(m.space.bytes(m.usable), func(from, to int) error {
-			for ; from < to; from += pageSize {
-				pages = append(pages, from/pageSize)
-			}
-			return nil
-		})
-		if err == nil {
+		if pages, err := m.list(ask.written); err == nil {
 			return pages
 		}
 	}
 	return m.Changed()
 }
+
+// Present lists the pages, by number, that somebody has read or written since the
+// memory was made or cooled, and some beside them. Where the system cannot tell it
+// is Written.
+func (m *Memory) Present() []int {
+	if m.image.supports(Scan) {
+		if pages, err := m.list(present); err == nil {
+			return pages
+		}
+	}
+	return m.Written()
+}
+
+func (m *Memory) list(ask query) (pages []int, err error) {
+	err = ask(m.space.bytes(m.usable), func(from, to int) error {
+		for ; from < to; from += pageSize {
+			pages = append(pages, from/pageSize)
+		}
+		return nil
+	})
+	return pages, err
+}
+
+// A query finds pages of a memory, and visits ranges of them.
+type query func(memory []byte, visit func(from, to int) error) error
+
+// up rounds up to a page.
+func up(n int) int { return (n + pageSize - 1) / pageSize * pageSize }
 
 // same compares a part of a page with the image.
 func (m *Memory) same(b []byte, from, to int) bool {
@@ -253,14 +295,41 @@ func (m *Memory) compare() {
 
 // restoreWritten puts back what written finds: ranges of pages that are the
 // memory's own. Of the ones beyond keepBytes it makes shared ones again.
-func (m *Memory) restoreWritten(written func(memory []byte, visit func(from, to int) error) error) error {
+func (m *Memory) restoreWritten(written query, begin, end int) error {
 	b := m.space.bytes(m.usable)
-	return written(b, func(from, to int) error {
+	return written(b[begin:end], func(from, to int) error {
+		from, to = begin+from, begin+to
 		if m.own+to-from > keepBytes {
-			return m.space.discard(from, to)
+			if err := m.space.discard(from, to); err != nil || from >= m.tracked {
+				return err
+			}
+			return m.space.track(from, min(to, m.tracked))
 		}
 		m.own += to - from
 		m.put(b, from, to)
 		return nil
 	})
+}
+
+// restoreTracked puts back what is marked, and all that was written to of what
+// is not tracked yet.
+func (m *Memory) restoreTracked() error {
+	if m.tracked > 0 {
+		if err := m.restoreWritten(marked, 0, min(m.tracked, m.usable)); err != nil {
+			return err
+		}
+	}
+	if m.tracked < m.usable {
+		if err := m.restoreWritten(scan, m.tracked, m.usable); err != nil || m.restored < trackAfter {
+			return err
+		}
+		if err := m.space.register(m.tracked, m.usable); err != nil {
+			return err
+		}
+		m.tracked = up(m.usable)
+	}
+	if m.tracked > 0 && m.restored%forgetEvery == 0 {
+		return m.space.track(0, m.tracked)
+	}
+	return nil
 }

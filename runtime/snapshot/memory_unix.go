@@ -47,9 +47,6 @@ func (s *space) bytes(size int) []byte {
 
 func (s *space) at(offset int) unsafe.Pointer { return unsafe.Add(s.base, offset) }
 
-// up rounds up to a page.
-func up(n int) int { return (n + pageSize - 1) / pageSize * pageSize }
-
 func (s *space) extend(from, to int) error {
 	from, to = up(from), up(to)
 	if from >= to {

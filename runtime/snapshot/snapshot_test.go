@@ -61,7 +61,7 @@ func TestRestore(t *testing.T) {
 			most := size + random.IntN(6<<20)
 			m := memory(t, i, most, method)
 			other := memory(t, i, most, method)
-			for range 10 {
+			for range 12 {
 				require.Equal(t, size, m.Size())
 				require.True(t, bytes.Equal(content, m.Bytes()), "seed %d", seed)
 				play(t, random, m)
@@ -219,7 +219,7 @@ func TestRefused(t *testing.T) {
 
 func TestMeasure(t *testing.T) {
 	i, _ := image(t, 64*page)
-	timings, err := i.Measure([]int{0, 7, 70})
+	timings, err := i.Measure([]int{0, 1, 7, 30, 63}, []int{0, 7, 70})
 	require.NoError(t, err)
 	var methods []snapshot.Method
 	for _, timing := range timings {
@@ -227,7 +227,7 @@ func TestMeasure(t *testing.T) {
 		methods = append(methods, timing.Method)
 	}
 	require.ElementsMatch(t, i.Methods(), methods)
-	fastest, _, err := i.Fastest([]int{0, 7, 70})
+	fastest, _, err := i.Fastest([]int{1, 2}, []int{0, 7, 70})
 	require.NoError(t, err)
 	require.Contains(t, i.Methods(), fastest)
 	require.True(t, slices.IsSortedFunc(timings, func(a, b snapshot.Timing) int { return int(a.Time - b.Time) }))
@@ -256,4 +256,27 @@ func BenchmarkRestore(b *testing.B) {
 			}
 		}
 	}
+}
+
+// What the kernel itself writes, as when a file is read into the memory, is a
+// write like any other.
+func TestKernelWrites(t *testing.T) {
+	file, err := os.Open(os.Args[0])
+	require.NoError(t, err)
+	defer file.Close()
+	all(t, func(t *testing.T, method snapshot.Method) {
+		i, content := image(t, 20*page)
+		m := memory(t, i, 40*page, method)
+		for round := range 8 {
+			require.True(t, m.Grow(30*page))
+			for _, at := range []int{3, 10, 19, 25} {
+				n, err := file.ReadAt(m.Bytes()[at*page+round:at*page+round+100], 0)
+				require.NoError(t, err)
+				require.Equal(t, 100, n)
+			}
+			require.Contains(t, m.Changed(), 10)
+			require.NoError(t, m.Restore())
+			require.True(t, bytes.Equal(content, m.Bytes()))
+		}
+	})
 }
