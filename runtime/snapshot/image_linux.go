@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"sync"
 	"unsafe"
 
@@ -191,7 +191,7 @@ func ask(argument scanArgument, b []byte, visit func(from, to int) error) error 
 		q.argument.size = uint64(unsafe.Sizeof(q.argument))
 		q.argument.start, q.argument.end = at, end
 		q.argument.vec, q.argument.vecLen = uint64(uintptr(unsafe.Pointer(&q.regions))), uint64(len(q.regions))
-		n, _, errno := unix.Syscall(unix.SYS_IOCTL, fd.Fd(), pagemapScan, uintptr(unsafe.Pointer(&q.argument)))
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&q.argument)))
 		if errno != 0 {
 			return fmt.Errorf("ask for pages: %w", errno)
 		}
@@ -288,7 +288,10 @@ func pagemap(b []byte, visit func(from, to int) error) error {
 	first := int64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) / int64(pageSize)
 	pages := up(len(b)) / pageSize
 	for at := 0; at < pages; {
-		n, err := fd.ReadAt(q.entries[:min(pages-at, len(q.entries)/8)*8], (first+int64(at))*8)
+		n, err := unix.Pread(fd, q.entries[:min(pages-at, len(q.entries)/8)*8], (first+int64(at))*8)
+		if err == nil && n < 8 {
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
 			return fmt.Errorf("read the page map: %w", err)
 		}
@@ -309,7 +312,13 @@ func pagemap(b []byte, visit func(from, to int) error) error {
 
 // pagemapFile is what this process asks about its own pages. It stays open as
 // long as the process runs.
-var pagemapFile = sync.OnceValues(func() (*os.File, error) { return os.Open("/proc/self/pagemap") })
+var pagemapFile = sync.OnceValues(func() (int, error) {
+	fd, err := unix.Open("/proc/self/pagemap", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open the page map: %w", err)
+	}
+	return fd, nil
+})
 
 var (
 	scanTells    = sync.OnceValue(func() bool { return tried(scan, nil) })
