@@ -100,10 +100,10 @@ func (f *FS) reserveOpen() error {
 }
 
 func (f *FS) openAt(p place, flags Flags, directory bool) (*File, error) {
-	if flags&Create != 0 {
-		f.names.Lock()
-		defer f.names.Unlock()
-	}
+	// A file that lost its name between the look and the booking would be booked
+	// as one that has it.
+	f.names.Lock()
+	defer f.names.Unlock()
 	found, err := f.tree.lstat(p)
 	switch {
 	case err == nil && flags&(Create|Exclusive) == Create|Exclusive:

@@ -930,6 +930,34 @@ func FuzzNames(f *testing.F) {
 }
 
 // Many goroutines on one file system: the accounts fit in the end.
+// A file that is removed while it is opened costs what it takes up until it is
+// closed, and nothing then.
+func TestRemovedWhileOpened(t *testing.T) {
+	var f *guestfs.FS
+	removed := make(chan error, 1)
+	var once sync.Once
+	f, dir := stage(t, func(root *os.Root, cfg guestfs.Config) *guestfs.FS {
+		return guestfs.NewHooked(root, cfg, func() {
+			once.Do(func() {
+				go func() { removed <- f.Remove("x") }()
+				select { // before the other goes on, if it can be
+				case err := <-removed:
+					removed <- err
+				case <-time.After(50 * time.Millisecond):
+				}
+			})
+		})
+	}, guestfs.Config{})
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "x"), []byte("from the host"), 0o600))
+	x, err := f.Open("x", guestfs.Read|guestfs.Write)
+	require.NoError(t, err)
+	require.NoError(t, <-removed)
+	_, err = x.Write(make([]byte, 1000))
+	require.NoError(t, err)
+	require.NoError(t, x.Close())
+	requireAccounts(t, f, dir, nil)
+}
+
 func TestConcurrent(t *testing.T) {
 	onTrees(t, guestfs.Config{Limits: guestfs.Limits{Bytes: 5000, Entries: 8, OpenFiles: 20}}, func(t *testing.T, f *guestfs.FS, dir string) {
 		var workers sync.WaitGroup
