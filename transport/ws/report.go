@@ -275,7 +275,12 @@ func (s *socket) heartbeat() {
 				return
 			}
 			s.log.Warn("the server no longer knows this beacon; registering again", "beacon", s.BeaconID())
-			if err := s.register(s.beats); err != nil {
+			// Until the server has answered, it knows the beacon no better: to ask
+			// again would be to register twice.
+			if err := s.again(s.beats); err != nil {
+				if s.beats.Err() == nil {
+					s.lose(err)
+				}
 				return
 			}
 		default:

@@ -201,6 +201,15 @@ func (s *socket) await(ctx context.Context) error {
 	}
 }
 
+// again is await for a session that was registered before.
+func (s *socket) again(ctx context.Context) error {
+	select { // an answer to an earlier registration confirms nothing now
+	case <-s.registered:
+	default:
+	}
+	return s.await(ctx)
+}
+
 func (s *socket) register(ctx context.Context) error {
 	frame, err := protocol.EncodeRegister(s.client.Registration())
 	if err != nil {
@@ -214,11 +223,7 @@ func (s *socket) register(ctx context.Context) error {
 func (s *socket) Register(ctx context.Context, r protocol.Registration) error {
 	earlier := s.BeaconID()
 	s.client.SetRegistration(r)
-	select { // an answer to an earlier registration confirms nothing now
-	case <-s.registered:
-	default:
-	}
-	if err := s.await(ctx); err != nil {
+	if err := s.again(ctx); err != nil {
 		return err
 	}
 	return s.during(ctx, func(ctx context.Context) error { return s.client.Retire(ctx, earlier) })

@@ -178,6 +178,54 @@ func TestPollLogsInAgain(t *testing.T) {
 	require.Len(t, c.Beacons(), 1, "a second identity was registered")
 }
 
+// A server that is slow to register the beacon again gets one registration.
+func TestRegistersAgainOnce(t *testing.T) {
+	c := coordinator.Start(t, coordinator.Config{Flavour: coordinator.ERA})
+	cfg := config(c)
+	cfg.HeartbeatInterval = 10 * time.Millisecond
+	registrations := 0
+	again, asked := make(chan struct{}), make(chan struct{}, 1)
+	c.OnFrame(func(raw []byte) bool {
+		if strings.Contains(string(raw), `"BeaconRegister"`) {
+			if registrations++; registrations == 2 {
+				close(again)
+				select { // meanwhile it may ask for its beacon once more
+				case <-asked:
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		}
+		return false
+	})
+	c.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/Heartbeat") {
+			select {
+			case <-again:
+				signal(asked)
+			default:
+			}
+		}
+		return false
+	})
+	s := open(t, cfg)
+	first := s.BeaconID()
+	c.ForgetBeacons(false)
+	<-again
+	require.NoError(t, c.Until(within(t), func() bool { return c.Sockets() > 0 && s.BeaconID() != first }))
+	c.Push(item("a"))
+	_, err := s.Next(within(t))
+	require.NoError(t, err)
+	require.NoError(t, s.Close(within(t)))
+	require.Equal(t, 2, registrations)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 func TestRegistersAgainOnTheSameSocket(t *testing.T) {
 	c := coordinator.Start(t, coordinator.Config{Flavour: coordinator.ERA, Sessions: true})
 	cfg := config(c)
