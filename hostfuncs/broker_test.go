@@ -336,6 +336,7 @@ func TestHandles(t *testing.T) {
 	require.Equal(t, 2, wait(1, a, b))
 	answers["/b"] <- struct{}{}
 	require.Equal(t, 1, wait(-1, a, b))
+	require.Equal(t, 1, wait(-1, a, b), "its head stays what is waited for until http_wait has seen it")
 	require.Equal(t, ok, g.call("http_wait", b, cell))
 	require.Equal(t, 2, wait(0, a, b), "its body is not there")
 	close(answers["/b"])

@@ -35,6 +35,7 @@ type exchange struct {
 	answered chan struct{}
 	response *Response // valid once answered
 	err      error     // the same
+	waited   bool      // the guest has seen the response's head
 	ahead    *ahead    // nil unless the guest has waited for the body
 }
 
@@ -204,12 +205,7 @@ func why(ctx context.Context, err error) error {
 
 // ready is closed when http_wait, or after it http_read, would not wait.
 func (e *exchange) ready() <-chan struct{} {
-	select {
-	case <-e.answered:
-	default:
-		return e.answered
-	}
-	if e.err != nil {
+	if !e.waited || e.err != nil {
 		return e.answered
 	}
 	if e.ahead == nil {
@@ -300,6 +296,7 @@ func httpWait(i *Item, c *abi.Call) abi.Errno {
 		e.body.end()
 	}
 	await(c.Ctx, e.answered)
+	e.waited = true
 	if e.err != nil {
 		return i.deny(why(e.ctx, e.err))
 	}
