@@ -77,10 +77,24 @@ type Provider struct {
 
 // A client makes the requests of one tenant.
 type client struct {
-	tenant  *policy.Tenant
-	web     *egress.Client
-	ceiling *egress.Policy // nil when the tenant has none
-	grants  policy.Grants  // the tenant's ceiling; counts if ceiling is set
+	tenant *policy.Tenant
+	// names makes requests to hosts that have a name, literals to addresses.
+	names, literals *egress.Client
+	ceiling         *egress.Policy // nil when the tenant has none
+	grants          policy.Grants  // the tenant's ceiling; counts if ceiling is set
+}
+
+// web is the client for a URL.
+func (c *client) web(u *url.URL) *egress.Client {
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return c.literals
+	}
+	return c.names
+}
+
+func (c *client) closeIdle() {
+	c.names.CloseIdle()
+	c.literals.CloseIdle()
 }
 
 // New makes the broker of a provider.
@@ -98,7 +112,7 @@ func (p *Provider) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.clients {
-		c.web.CloseIdle()
+		c.closeIdle()
 	}
 	clear(p.clients)
 }
@@ -117,22 +131,28 @@ func (p *Provider) client(name string) (*client, error) {
 	const many = 256
 	if len(p.clients) >= many { // tenants that are not listed can be any number
 		for _, c := range p.clients {
-			c.web.CloseIdle()
+			c.closeIdle()
 		}
 		clear(p.clients)
 	}
 	c := &client{tenant: tenant}
-	web := p.cfg.Grants.Egress()
-	if grants, bounded := tenant.Ceiling(); bounded {
-		ceiling := grants.Egress()
+	grants, bounded := tenant.Ceiling()
+	if bounded {
+		ceiling := grants.Egress(true)
 		c.grants, c.ceiling = grants, &ceiling
-		web = policy.Within(web, ceiling)
 	}
-	c.web = egress.New(egress.Config{
-		Policy: web, MaxBody: max(p.cfg.Limits.Received, 1), MinRate: p.cfg.Limits.MinRate, RateWindow: time.Minute,
-		HeaderTimeout: -1, // the item's time is what counts: a model may think for long
-		TLS:           p.cfg.TLS, Resolver: p.cfg.Resolver,
-	})
+	open := func(literal bool) *egress.Client {
+		web := p.cfg.Grants.Egress(literal)
+		if bounded {
+			web = policy.Within(web, grants.Egress(literal))
+		}
+		return egress.New(egress.Config{
+			Policy: web, MaxBody: max(p.cfg.Limits.Received, 1), MinRate: p.cfg.Limits.MinRate, RateWindow: time.Minute,
+			HeaderTimeout: -1, // the item's time is what counts: a model may think for long
+			TLS:           p.cfg.TLS, Resolver: p.cfg.Resolver,
+		})
+	}
+	c.names, c.literals = open(false), open(true)
 	p.clients[name] = c
 	return c, nil
 }

@@ -331,6 +331,8 @@ func TestS23SSRF(t *testing.T) {
 	_, body, err := fetch(t, w.provider(broker.Limits{}, "http http://127.0.0.1:{plain}").Job(&beacon.Job{}), get("http://127.0.0.1:"+w.plainPort+"/x"))
 	require.NoError(t, err)
 	require.Contains(t, body, "GET 127.0.0.1")
+	_, _, err = fetch(t, w.provider(broker.Limits{}, "http http://127.0.0.1:{plain}", "http *:*").Job(&beacon.Job{}), get("http://inside.test:"+port+"/x"))
+	require.Equal(t, beacon.Denied, beacon.CodeOf(err), "a name that leads to a granted address is not granted, nor are its other ports")
 	_, _, err = fetch(t, w.provider(broker.Limits{}, "http http://inside.test:{plain}", "address 127.0.0.0/8").Job(&beacon.Job{}), get("http://inside.test:"+w.plainPort+"/x"))
 	require.NoError(t, err)
 	_, _, err = fetch(t, w.provider(broker.Limits{}, "http http://ten.test:{plain}", "address 127.0.0.0/8").Job(&beacon.Job{}), get("http://ten.test:"+w.plainPort+"/x"))

@@ -29,7 +29,7 @@ func (b *broker) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Res
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.web.DoWith(req, egress.Options{ //nolint:bodyclose // whoever gets the response does
+	res, err := c.web(req.URL).DoWith(req, egress.Options{ //nolint:bodyclose // whoever gets the response does
 		NoRedirects: r.Redirects == 0, MaxRedirects: r.Redirects, OnRequest: b.permitted(c),
 	})
 	if err != nil {
@@ -79,7 +79,7 @@ func (b *broker) request(ctx context.Context, c *client, r hostfuncs.Request) (*
 	}
 	// What the policy would say comes first: about a host that is not permitted
 	// there is nothing else to say.
-	if err := c.web.Check(r.Method, u); err != nil {
+	if err := c.web(u).Check(r.Method, u); err != nil {
 		if _, known := b.provider.cfg.Grants.HTTP(allows(r.Method, u)); beacon.CodeOf(err) == beacon.Denied && !known && plainURL(u) {
 			err = b.refused(r.Method, u)
 		}

@@ -254,16 +254,18 @@ func (g Grants) find(q Permission) (Permission, bool) {
 	return g.list[i], true
 }
 
-// Egress is the part of the grants that is about requests. An address that
-// stands in a rule as its host is granted as an address, too: nobody can have
-// meant anything else.
-func (g Grants) Egress() egress.Policy {
+// Egress is the part of the grants that is about requests. Literal is true for
+// requests whose URL has an address for a host: then an address that stands in a
+// rule as its host is granted as an address, too, since nobody can have meant
+// anything else. A name that leads to it is not: by a rule that allows many
+// names, and a name of its own, a guest would get to all ports of that address.
+func (g Grants) Egress(literal bool) egress.Policy {
 	p := egress.Policy{Allow: []egress.Rule{}} // an empty list allows nothing, none would allow everything
 	for _, have := range g.list {
 		switch have.kind {
 		case kindHTTP:
 			p.Allow = append(p.Allow, have.rule)
-			if ip, err := netip.ParseAddr(have.rule.Host); err == nil {
+			if ip, err := netip.ParseAddr(have.rule.Host); err == nil && literal {
 				p.Networks = append(p.Networks, netip.PrefixFrom(ip.Unmap(), ip.Unmap().BitLen()))
 			}
 		case kindAddress:

@@ -124,7 +124,7 @@ func TestEgress(t *testing.T) {
 	check := func(g policy.Grants, method, address string) beacon.Code {
 		u, err := url.Parse(address)
 		require.NoError(t, err)
-		p := g.Egress()
+		p := g.Egress(true)
 		return beacon.CodeOf(p.Check(method, u))
 	}
 	for _, none := range []policy.Grants{{}, grants(t), grants(t, "call LLM", "address 10.0.0.0/8"), grants(t, policy.Wanted)} {
@@ -135,7 +135,8 @@ func TestEgress(t *testing.T) {
 	require.Equal(t, beacon.Denied, check(g, "POST", "https://api.example.com/v1/x"))
 	require.Equal(t, beacon.Denied, check(g, "GET", "https://api.example.com/v1/../x"))
 	require.Empty(t, check(g, "POST", "http://10.1.2.3:8080/"))
-	networks := g.Egress().Networks
+	require.Empty(t, g.Egress(false).Networks, "a name that leads there is something else")
+	networks := g.Egress(true).Networks
 	require.Len(t, networks, 2)
 	require.Equal(t, "10.1.2.3/32", networks[0].String())
 	require.Equal(t, "fd00::1/128", networks[1].String())
@@ -162,7 +163,7 @@ func FuzzPermission(f *testing.F) {
 				u, err := url.Parse(address)
 				require.NoError(t, err)
 				for _, method := range []string{"GET", "POST"} {
-					wide, narrow := policy.NewGrants(p).Egress(), policy.NewGrants(q).Egress()
+					wide, narrow := policy.NewGrants(p).Egress(true), policy.NewGrants(q).Egress(true)
 					if narrow.Check(method, u) == nil {
 						require.NoError(t, wide.Check(method, u), "%s covers %s", p, q)
 					}
