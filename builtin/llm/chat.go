@@ -50,7 +50,7 @@ func (p *Provider) chat(ctx context.Context, job *beacon.Job) (beacon.Result, er
 		return c.failed(ctx, outputs(empty, name(own, true)), err)
 	}
 	var answer model.Answer
-	s, err := c.try(ctx, false, func(s *service, first bool) (err error) {
+	s, err := c.try(ctx, p.order(), false, func(s *service, first bool) (err error) {
 		r := *request
 		r.Model = name(s, first)
 		c.shown = shown{}

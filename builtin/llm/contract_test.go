@@ -373,6 +373,23 @@ func TestResponseFormat(t *testing.T) {
 	})
 }
 
+// A schema that doubles itself with every step is refused, one that refers to
+// itself is not.
+func TestSchemaBombs(t *testing.T) {
+	b := serve(t, reply{body: fixture(t, llm.OpenAI, "json.stream")})
+	p := open(t, llm.OpenAI, b, nil)
+	bomb := `{"$ref":"#/$defs/a0","$defs":{`
+	for i := range 40 {
+		bomb += fmt.Sprintf(`"a%d":{"allOf":[{"$ref":"#/$defs/a%d"},{"$ref":"#/$defs/a%d"}]},`, i, i+1, i+1)
+	}
+	out := do(t, p, "ChatCompletion", map[string]any{"Messages": "x", "ResponseFormat": json.RawMessage(bomb + `"a40":{"type":"object"}}}`)}).Outputs
+	require.Contains(t, out["Error"], "the schema is larger than 20000 values")
+	require.Empty(t, b.got())
+	tree := `{"$ref":"#/$defs/node","$defs":{"node":{"type":"object","properties":{"city":{"type":"string"},"children":{"type":"array","items":{"$ref":"#/$defs/node"}}}}}}`
+	out = do(t, p, "ChatCompletion", map[string]any{"Messages": "x", "ResponseFormat": json.RawMessage(tree)}).Outputs
+	require.Equal(t, 0, out["ExitCode"], out["Error"])
+}
+
 // A schema that cannot be used is refused before anything is paid for, and what
 // it refers to is neither read nor fetched.
 func TestBadSchemas(t *testing.T) {
@@ -665,6 +682,7 @@ func TestUnreachable(t *testing.T) {
 // Each time limit ends a request, says which it was, and leaves no connection.
 func TestTimeouts(t *testing.T) {
 	each(t, func(t *testing.T, dialect string) {
+		t.Parallel()
 		stream := fixture(t, dialect, "chat.stream")
 		half := stream[:strings.LastIndex(stream[:strings.Index(stream, " Paris")], "\n")+1]
 		for name, test := range map[string]struct {
@@ -673,21 +691,22 @@ func TestTimeouts(t *testing.T) {
 			want    string
 			content string
 		}{
-			"first byte": {reply{hold: true}, func(c *llm.Config) { c.FirstByteTimeoutMs = 50 }, "no byte of an answer within 50ms (FirstByteTimeoutMs)", ""},
-			"idle":       {reply{body: half, hold: true}, func(c *llm.Config) { c.IdleTimeoutMs = 50 }, "the answer stopped for 50ms (IdleTimeoutMs)", "The capital of France is"},
-			"total":      {reply{body: half, hold: true}, func(c *llm.Config) { c.TimeoutMs = 300 }, "LLM request timed out after 300ms.", ""},
+			"first byte": {reply{hold: true}, func(c *llm.Config) { c.FirstByteTimeoutMs = 2000 }, "no byte of an answer within 2s (FirstByteTimeoutMs)", ""},
+			"idle":       {reply{body: half, hold: true}, func(c *llm.Config) { c.IdleTimeoutMs = 2000 }, "the answer stopped for 2s (IdleTimeoutMs)", "The capital of France is"},
+			"total":      {reply{body: half, hold: true}, func(c *llm.Config) { c.TimeoutMs = 4000 }, "LLM request timed out after 4000ms.", "The capital of France is"},
 		} {
-			b := serve(t, test.r)
-			out := do(t, open(t, dialect, b, test.change), "ChatCompletion", ask).Outputs
-			require.Equal(t, -1, out["ExitCode"], name)
-			require.Contains(t, out["Error"], test.want, name)
-			require.Equal(t, "timeout", out["ErrorCode"], name)
-			require.EqualValues(t, 1, out["Usage"].(map[string]any)["PossiblyCharged"], name)
-			if test.content != "" {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				b := serve(t, test.r)
+				out := do(t, open(t, dialect, b, test.change), "ChatCompletion", ask).Outputs
+				require.Equal(t, -1, out["ExitCode"])
+				require.Contains(t, out["Error"], test.want)
+				require.Equal(t, "timeout", out["ErrorCode"])
+				require.EqualValues(t, 1, out["Usage"].(map[string]any)["PossiblyCharged"])
 				require.Equal(t, test.content, out["Content"])
-			}
-			await(t, b.left)
-			require.Len(t, b.got(), 1, name)
+				await(t, b.left)
+				require.Len(t, b.got(), 1)
+			})
 		}
 	})
 }

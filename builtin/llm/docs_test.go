@@ -59,8 +59,9 @@ func TestReadme(t *testing.T) {
 			if s.Has("BudgetFile") {
 				s.SetText("BudgetFile", t.TempDir()+"/budgets.json")
 			}
-			_, err = builtin.Open("LLM", s, builtin.Host{})
+			p, err := builtin.Open("LLM", s, builtin.Host{})
 			require.NoError(t, err)
+			require.NoError(t, p.(beacon.Shutdowner).Shutdown(t.Context()))
 		}
 	}
 	require.Equal(t, 6, configurations)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/builtin/llm/model"
@@ -81,8 +82,9 @@ func (p *Provider) embedding(ctx context.Context, job *beacon.Job) (beacon.Resul
 		return c.failed(ctx, outputs(name(own, true)), err)
 	}
 	var all model.Vectors
-	// Vectors of two models do not compare: what one service has begun it
-	// finishes.
+	// Vectors of two models do not compare: only services with the same model
+	// stand in for each other, and what one has begun it finishes.
+	order := slices.DeleteFunc(p.order(), func(s *service) bool { return s != own && name(s, false) != name(own, true) })
 	var chosen *service
 	for from := 0; from < len(list) && err == nil; {
 		to := p.batchEnd(list, from)
@@ -96,7 +98,7 @@ func (p *Provider) embedding(ctx context.Context, job *beacon.Job) (beacon.Resul
 			return err
 		}
 		if chosen == nil {
-			chosen, err = c.try(ctx, true, ask)
+			chosen, err = c.try(ctx, order, true, ask)
 		} else {
 			err = c.insist(ctx, chosen, false, func() error { return ask(chosen, chosen == own) })
 		}

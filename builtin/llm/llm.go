@@ -211,8 +211,11 @@ func New(cfg Config) (*Provider, error) {
 	if err := cfg.Limits.Validate(); err != nil {
 		return nil, beacon.Errorf(beacon.Invalid, "Limits: %w", err)
 	}
-	var err error
-	if p.meter, err = quota.Open(cfg.BudgetFile, func(tenant string) quota.Limits {
+	tables, err := price.BuiltIn()
+	if err != nil {
+		return nil, err
+	}
+	p.meter = quota.New(cfg.BudgetFile, func(tenant string) quota.Limits {
 		l, ok := all[tenant]
 		if !ok {
 			l = cfg.Limits
@@ -223,13 +226,7 @@ func New(cfg Config) (*Provider, error) {
 			}
 		}
 		return l
-	}); err != nil {
-		return nil, err
-	}
-	tables, err := price.BuiltIn()
-	if err != nil {
-		return nil, err
-	}
+	})
 	times := wire.Config{
 		Connect:   time.Duration(cfg.ConnectTimeoutMs) * time.Millisecond,
 		FirstByte: time.Duration(cfg.FirstByteTimeoutMs) * time.Millisecond,
@@ -254,6 +251,9 @@ func New(cfg Config) (*Provider, error) {
 // open makes one service, and returns the secrets that it uses.
 func open(cfg Service, times wire.Config, tables map[string]price.Table) (*service, []secret.Value, error) {
 	s := &service{name: cmp.Or(cfg.Backend, OpenAI), model: cfg.Model, vectors: cmp.Or(cfg.EmbeddingModel, cfg.Model)}
+	if known := []string{OpenAI, Anthropic, Ollama, OpenAICompatible}; !slices.Contains(known, s.name) {
+		return nil, nil, beacon.Errorf(beacon.Invalid, "Backend is %q: want %s", beacon.Excerpt(s.name, 80), strings.Join(known, ", "))
+	}
 	var secrets []secret.Value
 	resolve := func(what, text string) secret.Value {
 		v, err := secret.Resolve(text)
@@ -340,7 +340,7 @@ func open(cfg Service, times wire.Config, tables map[string]price.Table) (*servi
 		if cfg.EmbeddingModel == "" && s.vectorless == nil && vectorBase.Host == "api.voyageai.com" {
 			s.vectors = "" // the model of chats is none of theirs
 		}
-	case Ollama:
+	default: // Ollama
 		root := base
 		if cfg.APIPath != "" {
 			root = versioned
@@ -352,9 +352,6 @@ func open(cfg Service, times wire.Config, tables map[string]price.Table) (*servi
 		}
 		s.backend = split(ollama.New(ollama.Config{BaseURL: root, Key: key}, client),
 			ollama.New(ollama.Config{BaseURL: vectorBase, Key: vectorKey}, vectorClient))
-	default:
-		return nil, nil, beacon.Errorf(beacon.Invalid, "Backend is %q: want %s", beacon.Excerpt(s.name, 80),
-			strings.Join([]string{OpenAI, Anthropic, Ollama, OpenAICompatible}, ", "))
 	}
 	return s, secrets, nil
 }
@@ -407,8 +404,12 @@ func withVersion(base *url.URL, path string) *url.URL {
 }
 
 // Initialize implements beacon.Initializer. It looks for an Ollama server, and
-// warns of what is missing; a server that is not there may come later.
+// warns of what is missing; a server that is not there may come later. The file
+// of the budgets must be there.
 func (p *Provider) Initialize(ctx context.Context) error {
+	if err := p.meter.Open(); err != nil {
+		return err
+	}
 	for _, s := range p.services {
 		if s.broken != nil {
 			p.log.Warn("LLM: items of this service will fail", "backend", s.name, "err", s.broken)
@@ -439,7 +440,7 @@ func (p *Provider) Shutdown(context.Context) error {
 			c.CloseIdle()
 		}
 	}
-	return nil
+	return p.meter.Close()
 }
 
 // Run implements beacon.Provider. What goes wrong is a result with a non-zero

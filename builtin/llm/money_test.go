@@ -67,7 +67,6 @@ func TestCooldown(t *testing.T) {
 		c.Fallbacks = []llm.Service{{BaseURL: second.URL, Model: "gpt-4o"}}
 	})
 	require.Equal(t, -1, do(t, p, "ChatCompletion", ask).Outputs["ExitCode"])
-	time.Sleep(2 * time.Millisecond) // longer than the rest; to be asked earlier would be right, too
 	require.Equal(t, paris, do(t, p, "ChatCompletion", ask).Outputs["Content"])
 }
 
@@ -117,12 +116,35 @@ func TestEmbeddingStaysWithItsService(t *testing.T) {
 	second := serve(t, reply{body: fixture(t, llm.OpenAI, "batch.whole")})
 	p := open(t, llm.OpenAI, first, func(c *llm.Config) {
 		c.EmbeddingBatch = 2
-		c.Fallbacks = []llm.Service{{BaseURL: second.URL, Model: "text-embedding-3-small"}}
+		c.Fallbacks = []llm.Service{{BaseURL: second.URL, EmbeddingModel: "text-embedding-3-small"}}
 	})
 	out := do(t, p, "Embedding", map[string]any{"Text": `["a","b","c","d"]`}).Outputs
 	require.Contains(t, out["Error"], "gone")
 	require.EqualValues(t, 4, out["Usage"].(map[string]any)["TotalTokens"]) // what was paid for
 	require.Empty(t, second.got())
+}
+
+// Vectors of another model are not what was asked for.
+func TestEmbeddingFallback(t *testing.T) {
+	first := serve(t, reply{status: 401, body: `{"error":"no"}`})
+	second := serve(t, reply{body: fixture(t, llm.OpenAI, "embed.whole")})
+	for model, stands := range map[string]bool{"text-embedding-3-small": true, "mxbai-embed": false} {
+		p := open(t, llm.OpenAI, first, func(c *llm.Config) {
+			c.Fallbacks = []llm.Service{{BaseURL: second.URL, EmbeddingModel: model}}
+		})
+		require.Equal(t, stands, do(t, p, "Embedding", map[string]any{"Text": "x"}).Outputs["ExitCode"] == 0, model)
+	}
+	require.Len(t, second.got(), 1)
+}
+
+// An empty account stays empty: there is no sense in trying again.
+func TestInsufficientQuota(t *testing.T) {
+	first := serve(t, reply{status: 429, body: `{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}`})
+	second := serve(t, reply{body: fixture(t, llm.OpenAI, "chat.stream")})
+	require.Equal(t, 429, do(t, open(t, llm.OpenAI, first, nil), "ChatCompletion", ask).Outputs["Status"])
+	require.Len(t, first.got(), 1)
+	p := open(t, llm.OpenAI, first, func(c *llm.Config) { c.Fallbacks = []llm.Service{{BaseURL: second.URL, Model: "gpt-4o"}} })
+	require.Equal(t, paris, do(t, p, "ChatCompletion", ask).Outputs["Content"])
 }
 
 func TestPrices(t *testing.T) {
@@ -171,29 +193,36 @@ func TestBudgets(t *testing.T) {
 		c.Limits = quota.Limits{BudgetTokens: 100}
 		c.TenantLimits = map[string]quota.Limits{"rich": {}, "dollars": {BudgetCost: 0.0003, BudgetPeriod: "total"}}
 	}
-	run := func(p *llm.Provider, tenant string) beacon.Outputs {
+	run := func(dialect, tenant string, change func(*llm.Config)) beacon.Outputs {
+		p := open(t, dialect, b, change)
 		result, err := p.Run(t.Context(), as(t, tenant, map[string]any{"Messages": "x", "MaxTokens": 10}))
 		require.NoError(t, err)
+		require.NoError(t, p.Shutdown(t.Context()))
 		return result.Outputs
 	}
 	for range 3 { // 32 tokens each
-		require.Equal(t, 0, run(open(t, llm.OpenAI, b, change), "acme")["ExitCode"])
+		require.Equal(t, 0, run(llm.OpenAI, "acme", change)["ExitCode"])
 	}
-	out := run(open(t, llm.OpenAI, b, change), "acme")
+	out := run(llm.OpenAI, "acme", change)
 	require.Equal(t, "call_limit", out["ErrorCode"])
 	require.Contains(t, out["Error"], "tenant acme has a budget of 100 tokens, of which 96 are spent or reserved")
 	require.Len(t, b.got(), 3)
 	for range 5 {
-		require.Equal(t, 0, run(open(t, llm.OpenAI, b, change), "rich")["ExitCode"])
-		require.Equal(t, 0, run(open(t, llm.OpenAI, b, func(c *llm.Config) { change(c); c.BudgetFile = "" }), "other")["ExitCode"])
+		require.Equal(t, 0, run(llm.OpenAI, "rich", change)["ExitCode"])
+		require.Equal(t, 0, run(llm.OpenAI, "other", func(c *llm.Config) { change(c); c.BudgetFile = "" })["ExitCode"])
 	}
 	for range 2 { // 120 millionths of a dollar each
-		require.Equal(t, 0, run(open(t, llm.OpenAI, b, change), "dollars")["ExitCode"])
+		require.Equal(t, 0, run(llm.OpenAI, "dollars", change)["ExitCode"])
 	}
-	out = run(open(t, llm.OpenAI, b, change), "dollars")
+	out = run(llm.OpenAI, "dollars", change)
 	require.Contains(t, out["Error"], "budget of 0.0003 dollars, of which 0.0002 are spent or reserved")
-	out = run(open(t, llm.OpenAICompatible, b, change), "dollars")
+	out = run(llm.OpenAICompatible, "dollars", change)
 	require.Contains(t, out["Error"], "the model has no price: put it into Prices")
+	p := open(t, llm.OpenAI, b, change)
+	defer func() { require.NoError(t, p.Shutdown(t.Context())) }()
+	require.NoError(t, p.Initialize(t.Context()))
+	require.ErrorContains(t, open(t, llm.OpenAI, b, change).Initialize(t.Context()), "belongs to another worker")
+	require.Contains(t, run(llm.OpenAI, "acme", change)["Error"], "belongs to another worker")
 }
 
 // The program that the provider is part of has the last word on what a tenant
@@ -247,7 +276,7 @@ func TestBudgetOfFailures(t *testing.T) {
 // A rate is waited for, within the item's time.
 func TestRates(t *testing.T) {
 	b := serve(t, reply{body: fixture(t, llm.OpenAI, "chat.stream")})
-	p := open(t, llm.OpenAI, b, func(c *llm.Config) { c.Limits = quota.Limits{RequestsPerMinute: 1}; c.TimeoutMs = 1000 })
+	p := open(t, llm.OpenAI, b, func(c *llm.Config) { c.Limits, c.TimeoutMs = quota.Limits{RequestsPerMinute: 1}, 20_000 })
 	require.Equal(t, 0, do(t, p, "ChatCompletion", ask).Outputs["ExitCode"])
 	out := do(t, p, "ChatCompletion", ask).Outputs
 	require.Contains(t, out["Error"], "tenant default has used its RequestsPerMinute of 1: there is room again in")

@@ -43,10 +43,9 @@ func (c *call) note(format string, args ...any) {
 }
 
 // try asks the services in turn until one answers. do sends one request.
-func (c *call) try(ctx context.Context, vectors bool, do func(s *service, first bool) error) (*service, error) {
+func (c *call) try(ctx context.Context, order []*service, vectors bool, do func(s *service, first bool) error) (*service, error) {
 	var err error
 	var last *service
-	order := c.p.order()
 	for i, s := range order {
 		last = s
 		more := i+1 < len(order)
@@ -95,7 +94,7 @@ func (c *call) passes(ctx context.Context, err error) bool {
 		return false
 	}
 	switch e.Status {
-	case 401, 402, 403, 404:
+	case 401, 402, 403, 404, 429:
 		return true
 	}
 	return e.Retry

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -24,6 +26,9 @@ func newChecker(f model.Format) (checker, error) {
 		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(f.Schema))
 		if err != nil {
 			return nil, wrong(settingFormat, "the schema is not JSON: %s", beacon.Excerpt(err.Error(), 200))
+		}
+		if _, err := expand(doc, doc, map[string]int{}); err != nil {
+			return nil, wrong(settingFormat, "%s", err)
 		}
 		c := jsonschema.NewCompiler()
 		c.UseLoader(nowhere{})
@@ -56,6 +61,87 @@ func newChecker(f model.Format) (checker, error) {
 		}
 		return nil
 	}, nil
+}
+
+// maxExpanded bounds a schema whose references are put in. A schema of a
+// stranger may otherwise double itself with every line, and checking an answer
+// would take for ever. Services allow some thousand properties.
+const maxExpanded = 20_000
+
+// expand counts the values of a schema with its references put in, each again
+// wherever it is used. known has the counts of references, 0 of those whose
+// counting has begun: to refer to oneself costs nothing until there is something
+// to check.
+func expand(root, at any, known map[string]int) (n int, err error) {
+	n = 1
+	add := func(v any) error {
+		m, err := expand(root, v, known)
+		if n += m; err == nil && n > maxExpanded {
+			err = fmt.Errorf("the schema is larger than %d values, counted with all that it refers to", maxExpanded)
+		}
+		return err
+	}
+	switch v := at.(type) {
+	case []any:
+		for _, item := range v {
+			if err := add(item); err != nil {
+				return n, err
+			}
+		}
+	case map[string]any:
+		for _, item := range v {
+			if err := add(item); err != nil {
+				return n, err
+			}
+		}
+		for _, key := range []string{"$ref", "$dynamicRef", "$recursiveRef"} {
+			to, ok := v[key].(string)
+			if !ok {
+				continue
+			}
+			count, begun := known[to]
+			if !begun {
+				known[to] = 0
+				if count, err = expand(root, target(root, to), known); err != nil {
+					return n, err
+				}
+				known[to] = count
+			}
+			if n += count; n > maxExpanded {
+				return n, fmt.Errorf("the schema is larger than %d values, counted with all that it refers to", maxExpanded)
+			}
+		}
+	}
+	return n, nil
+}
+
+// target finds what a reference within a schema refers to. For what is not a
+// plain path, it is taken to be the whole schema.
+func target(root any, ref string) any {
+	path, plain := strings.CutPrefix(ref, "#/")
+	if !plain {
+		return root
+	}
+	at := root
+	for name := range strings.SplitSeq(path, "/") {
+		if decoded, err := url.PathUnescape(name); err == nil {
+			name = decoded
+		}
+		name = strings.ReplaceAll(strings.ReplaceAll(name, "~1", "/"), "~0", "~")
+		switch v := at.(type) {
+		case map[string]any:
+			at = v[name]
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i < 0 || i >= len(v) {
+				return root
+			}
+			at = v[i]
+		default:
+			return root
+		}
+	}
+	return at
 }
 
 // reason says in one line where an answer does not fit.

@@ -202,7 +202,7 @@ func TestToolCallsWithoutNumbers(t *testing.T) {
 
 func TestConfigurationErrors(t *testing.T) {
 	for want, cfg := range map[string]llm.Config{
-		`Backend is "openia": want openai, anthropic, ollama, openai-compatible`: {Service: llm.Service{Backend: "openia", BaseURL: "http://x"}},
+		`Backend is "openia": want openai, anthropic, ollama, openai-compatible`: {Service: llm.Service{Backend: "openia"}},
 		"BaseURL is missing: openai-compatible needs to know":                    {Service: llm.Service{Backend: llm.OpenAICompatible}},
 		"BaseURL is not a URL such as":                                           {Service: llm.Service{BaseURL: "api.openai.com"}},
 		"EmbeddingBaseURL is not a URL":                                          {Service: llm.Service{EmbeddingBaseURL: "x"}},

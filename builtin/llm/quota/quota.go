@@ -56,6 +56,7 @@ type Use struct {
 type Meter struct {
 	limits func(tenant string) Limits
 	path   string
+	lock   *os.File // nil while the file is not open
 	now    func() time.Time
 
 	mu       sync.Mutex
@@ -72,29 +73,73 @@ type account struct {
 	Cost   float64
 }
 
-// Open makes a meter. What is spent of budgets is kept in the file, so that a
+// New makes a meter. What is spent of budgets is kept in the file, so that a
 // restart does not forget it: a request is in there before it is sent, and at
 // its expected size if the process dies before its end. An empty path keeps it
-// in memory. Two meters cannot share a file.
-func Open(path string, limits func(tenant string) Limits) (*Meter, error) {
-	m := &Meter{
+// in memory. The file is opened by Open, or by the first Admit.
+func New(path string, limits func(tenant string) Limits) *Meter {
+	return &Meter{
 		limits: limits, path: path, now: time.Now,
 		requests: map[string]*bucket{}, tokens: map[string]*bucket{}, spent: map[string]account{},
 	}
-	if path == "" {
-		return m, nil
+}
+
+// Open reads what was spent, and takes the file for this meter alone: if another
+// has it, the error has code beacon.Invalid. Close ends that.
+func (m *Meter) Open() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open()
+}
+
+func (m *Meter) open() error {
+	if m.path == "" || m.lock != nil {
+		return nil
 	}
-	raw, err := os.ReadFile(path)
+	if err := os.MkdirAll(filepath.Dir(m.path), 0o700); err != nil {
+		return fmt.Errorf("keep what was spent of budgets: %w", err)
+	}
+	lock, err := os.OpenFile(m.path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep what was spent of budgets: %w", err)
+	}
+	if err := m.load(lock); err != nil {
+		return errors.Join(err, lock.Close())
+	}
+	m.lock = lock
+	return nil
+}
+
+func (m *Meter) load(lock *os.File) error {
+	switch mine, err := tryLock(lock); {
+	case err != nil:
+		return fmt.Errorf("keep what was spent of budgets: lock: %w", err)
+	case !mine:
+		return beacon.Errorf(beacon.Invalid, "BudgetFile %s belongs to another worker that runs: give each its own", m.path)
+	}
+	raw, err := os.ReadFile(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
+		return nil
 	}
 	if err == nil {
 		err = json.Unmarshal(raw, &m.spent)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read what was spent of budgets: %w (remove %s to begin anew)", err, path)
+		return fmt.Errorf("read what was spent of budgets: %w (remove %s to begin anew)", err, m.path)
 	}
-	return m, nil
+	return nil
+}
+
+// Close gives the file free.
+func (m *Meter) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lock == nil {
+		return nil
+	}
+	lock := m.lock
+	m.lock = nil
+	return lock.Close()
 }
 
 // An Admission is leave to send a request. It must be settled.
@@ -114,7 +159,11 @@ func (m *Meter) Admit(ctx context.Context, tenant string, expected Use) (*Admiss
 	l := m.limits(tenant)
 	m.mu.Lock()
 	a := &Admission{meter: m, tenant: tenant, expected: expected}
-	if err := m.book(l, a); err != nil {
+	err := m.open()
+	if err == nil {
+		err = m.book(l, a)
+	}
+	if err != nil {
 		m.mu.Unlock()
 		return nil, err
 	}
@@ -232,7 +281,7 @@ func (a *Admission) Settle(used Use) error {
 
 // save writes the accounts; mu is held.
 func (m *Meter) save() error {
-	if m.path == "" {
+	if m.lock == nil { // in memory, or closed
 		return nil
 	}
 	raw, err := json.MarshalIndent(m.spent, "", "\t")
@@ -248,9 +297,6 @@ func (m *Meter) save() error {
 // replace puts a new file in the place of the old one, which is there until the
 // new one is on the disk.
 func replace(path string, raw []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

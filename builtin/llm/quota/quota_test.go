@@ -17,13 +17,14 @@ import (
 func open(t *testing.T, path string, l quota.Limits) *quota.Meter {
 	t.Helper()
 	require.NoError(t, l.Validate())
-	m, err := quota.Open(path, func(tenant string) quota.Limits {
+	m := quota.New(path, func(tenant string) quota.Limits {
 		if tenant == "free" {
 			return quota.Limits{}
 		}
 		return l
 	})
-	require.NoError(t, err)
+	require.NoError(t, m.Open())
+	t.Cleanup(func() { _ = m.Close() })
 	return m
 }
 
@@ -105,8 +106,12 @@ func TestBudget(t *testing.T) {
 		require.NoError(t, admit(t, m, use(100, 0.5)).Settle(use(200, 0.25)))
 		under := admit(t, m, use(100, 0.7)) // is not settled: the process dies
 
+		err := quota.New(path, nil).Open()
+		require.ErrorContains(t, err, "belongs to another worker that runs")
+		require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+		require.NoError(t, m.Close())
 		m = open(t, path, limits)
-		_, err := m.Admit(t.Context(), "acme", use(1, 0.1))
+		_, err = m.Admit(t.Context(), "acme", use(1, 0.1))
 		require.Equal(t, beacon.CallLimit, beacon.CodeOf(err))
 		require.ErrorContains(t, err, "budget of 1 dollars, of which 0.9500 are spent or reserved")
 		_, err = m.Admit(t.Context(), "acme", use(701, 0))
@@ -141,7 +146,7 @@ func TestSettleAfterPeriod(t *testing.T) {
 func TestDamagedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "budgets.json")
 	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
-	_, err := quota.Open(path, nil)
+	err := quota.New(path, nil).Open()
 	require.ErrorContains(t, err, "to begin anew")
 }
 

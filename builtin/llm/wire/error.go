@@ -72,6 +72,9 @@ func StatusError(status int, header http.Header, body []byte) *Error {
 		e.Retry = status == http.StatusRequestTimeout || status == http.StatusConflict ||
 			status == http.StatusTooManyRequests || status >= 500
 	}
+	if e.Code == "insufficient_quota" || e.Type == "insufficient_quota" {
+		e.Retry = false // says 429, but means that the account is empty
+	}
 	// These are not the service's: a gateway has given up waiting for it.
 	e.Lost = status == http.StatusGatewayTimeout || status == 524
 	if status >= 300 && status < 400 {
