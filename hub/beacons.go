@@ -128,11 +128,11 @@ func check(r *protocol.Registration) error {
 }
 
 // register makes a beacon known, by socket or, when s is nil, for polling.
-func (h *Hub) register(info protocol.Registration, session string, s *socket) (beaconRecord, error) {
+func (h *Hub) register(info protocol.Registration, who caller, session string, s *socket) (beaconRecord, error) {
 	if err := check(&info); err != nil {
 		return beaconRecord{}, err
 	}
-	e := ledger.Entry{Join: &ledger.Join{Info: info, Session: digest(session)}}
+	e := ledger.Entry{Join: &ledger.Join{Info: info, Session: digest(session), User: who.user, Tenant: who.tenant}}
 	if s != nil {
 		if s.ended() {
 			return beaconRecord{}, beacon.Errorf(beacon.Unreachable, "the connection has ended")

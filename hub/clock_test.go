@@ -27,6 +27,7 @@ type direct struct {
 
 func (d direct) call(ctx context.Context, method, path, body string) answer {
 	r := httptest.NewRequestWithContext(ctx, method, "http://localhost"+path, strings.NewReader(body))
+	r.RemoteAddr = "127.0.0.1:1"
 	w := httptest.NewRecorder()
 	d.hub.ServeHTTP(w, r)
 	return answer{w.Code, w.Header(), w.Body.Bytes()}

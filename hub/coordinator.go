@@ -674,7 +674,7 @@ func (c *coordinator) tell(s *socket, e ledger.Event) {
 		if c.ledger.Beacon(e.Beacon).Lists {
 			s.listed.CompareAndSwap(0, time.Now().UnixNano()) // it is expected to say soon what it has
 		}
-		s.event(event{EventType: protocol.EventRegistered, BeaconID: e.Beacon})
+		s.event(event{EventType: protocol.EventRegistered, BeaconID: e.Beacon, SessionID: s.handout})
 	case ledger.Replaced:
 		c.log.Warn("a beacon registered under a name that is connected; the earlier connection is closed", "beacon", e.Beacon)
 		s.beacon = ""
@@ -897,6 +897,38 @@ func (c *coordinator) disconnect(s *socket) {
 			c.log.Warn("a disconnection is not written down; the beacon's items wait until it is missed", "beacon", id, "error", err)
 		}
 	})
+}
+
+// catchUpTimeout bounds the wait for what other hubs have written.
+const catchUpTimeout = 2 * time.Second
+
+// catchUp waits until what is in a shared journal by now is applied here. It is
+// false if there was nothing to wait for.
+func (c *coordinator) catchUp(ctx context.Context) bool {
+	if !c.journal.Shared() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	last, err := c.journal.Last(ctx)
+	if err != nil {
+		return false
+	}
+	for waited := false; ; waited = true {
+		c.mu.RLock()
+		there := c.applied >= last
+		c.mu.RUnlock()
+		if there {
+			return waited
+		}
+		timer := time.NewTimer(time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return waited
+		}
+	}
 }
 
 // needs reports whether an item that is known needs a file.

@@ -590,8 +590,13 @@ func (h *Hub) download(reply responder, r *http.Request, args []string) {
 		reply.error(http.StatusNotFound, "There is no such file, or not any more.")
 		return
 	}
-	if query := r.URL.Query(); query.Has("s") && !signed(h.core.secret(), id, name, query) {
+	query := r.URL.Query()
+	switch _, known := h.identify(r); {
+	case query.Has("s") && !signed(h.core.secret(), id, name, query):
 		reply.error(http.StatusForbidden, "This address of a file has expired or was changed.")
+		return
+	case !query.Has("s") && !known:
+		reply.unauthorized()
 		return
 	}
 	if store := storeOf(id); store != "" && !h.files.has(store) {

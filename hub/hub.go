@@ -51,6 +51,16 @@ type Config struct {
 	// that is what a web page sends that had its own name point here (DNS
 	// rebinding). Names are compared without port and regardless of case.
 	AllowedHosts []string
+	// Users may log in, and JoinSecret lets workers in that know it. Without
+	// either, whom Anonymous names may do everything.
+	Users      []User
+	JoinSecret string
+	Anonymous  Anonymous
+	// RequestRate is how many requests per second a caller from another machine may
+	// make on average, RequestBurst how many at once; 0 means 1,000 and twice the
+	// rate, less than 0 that there is no bound.
+	RequestRate  float64
+	RequestBurst int
 	// ListingGrace is how long what was sent to a beacon may not be among what it
 	// says it has; 0 means 15 seconds. StallTimeout is how long a beacon that once
 	// said what it has may not say so; 0 means 3 minutes.
@@ -79,7 +89,11 @@ type Hub struct {
 	core     *coordinator
 	files    *files
 	between  *http.Transport // to other hubs
-	sessions *sessions
+	users    map[string]User
+	nobody   string        // a hash that no password has
+	hashing  chan struct{} // holds a token for each password that is looked at
+	logins   *limiters
+	requests *limiters
 	routes   []route
 
 	ctx    context.Context //nolint:containedctx // ends when Close begins; requests have their own
@@ -95,6 +109,8 @@ func New(cfg Config) *Hub {
 	cfg.SnapshotBytes = cmp.Or(cfg.SnapshotBytes, 16<<20)
 	cfg.ListingGrace = cmp.Or(cfg.ListingGrace, 15*time.Second)
 	cfg.StallTimeout = cmp.Or(cfg.StallTimeout, 3*time.Minute)
+	cfg.RequestRate = cmp.Or(cfg.RequestRate, 1000)
+	cfg.RequestBurst = cmp.Or(cfg.RequestBurst, int(2*cfg.RequestRate))
 	if cfg.Journal == nil {
 		cfg.Journal = journal.NewMemory()
 	}
@@ -103,7 +119,10 @@ func New(cfg Config) *Hub {
 		log:      cfg.Log,
 		hosts:    map[string]bool{},
 		between:  &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: time.Minute},
-		sessions: newSessions(),
+		users:    map[string]User{},
+		hashing:  make(chan struct{}, loginsAtOnce),
+		logins:   newLimiters(),
+		requests: newLimiters(),
 		files: newFiles(cfg.Log, cfg.DataDir, cfg.Objects, fileLimits{
 			size: cmp.Or(cfg.FileSize, 4<<30), total: cmp.Or(cfg.FileBytes, 16<<30), age: cmp.Or(cfg.FileAge, 24*time.Hour),
 			share: cmp.Or(cfg.ShareSize, 64<<20),
@@ -114,6 +133,10 @@ func New(cfg Config) *Hub {
 		h.hosts[strings.ToLower(host)] = true
 	}
 	h.routes = h.table()
+	for _, u := range cfg.Users {
+		h.users[u.Name] = u
+		h.nobody = u.PasswordHash // as slow as anybody's
+	}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	if u, err := url.Parse(cfg.URL); err == nil && u.Host != "" {
 		h.hosts[hostname(u.Host)] = true
@@ -161,7 +184,8 @@ func (h *Hub) sweep() {
 		case <-minute.C:
 		}
 		h.files.sweep(h.ctx, h.core.needs)
-		h.sessions.sweep()
+		h.logins.sweep()
+		h.requests.sweep()
 	}
 }
 

@@ -306,7 +306,7 @@ func TestPollingConversation(t *testing.T) {
 	login := s.post("/1.0/Authenticate", `{"UserName":"n002h","Password":""}`)
 	require.Equal(t, true, login.json(t)["LoggedIn"])
 	cookie := strings.SplitN(login.header.Get("Set-Cookie"), ";", 2)[0]
-	require.Regexp(t, `^SessionID=[0-9a-f]{8}-[0-9a-f]{4}-4`, cookie)
+	require.Regexp(t, `^SessionID=[\w-]+\.[\w-]+$`, cookie)
 	require.Equal(t, login.json(t), s.call(http.MethodGet, "/1.0/CheckSession", "", "Cookie", cookie).json(t))
 
 	a := s.post("/Beacon/Register", `{"Name":"N 002/h","Capabilities":["Bench"],"MaxConcurrent":1,"Tags":{"a":"b"}}`, "Cookie", cookie)
@@ -405,7 +405,7 @@ func TestRefusals(t *testing.T) {
 		"batch too long":              {"POST", "/Beacon/Work/Progress/Batch", `{"Items":[` + strings.Repeat("{},", 256) + `{}]}`, nil, 400, "at most 256"},
 		"unknown path":                {"GET", "/nothing/here", "", nil, 404, "/nothing/here does not exist"},
 		"root":                        {"GET", "/", "", nil, 404, "does not exist"},
-		"wrong method":                {"DELETE", "/Beacon/Work/Dispatch", "", nil, 405, "DELETE is not allowed"},
+		"wrong method":                {"PATCH", "/Beacon/Work/Dispatch", "", nil, 405, "PATCH is not allowed"},
 		"bad escape":                  {"GET", "/Beacon/%FF", "", nil, 400, "percent-encoded"},
 		"bad limit":                   {"GET", "/Beacon/Queue?limit=0", "", nil, 400, "limit"},
 		"foreign page":                {"POST", "/Beacon/Work/Enqueue", `{}`, []string{"Origin", "http://evil.example"}, 403, "other sites"},

@@ -30,6 +30,7 @@ type message struct {
 type event struct {
 	EventType string             `json:"EventType"`
 	BeaconID  string             `json:"BeaconID,omitempty"`
+	SessionID string             `json:"SessionID,omitempty"` // ours
 	WorkItem  *protocol.WorkItem `json:"WorkItem,omitempty"`
 	Reason    string             `json:"Reason,omitempty"`
 }

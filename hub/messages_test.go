@@ -37,8 +37,9 @@ func FuzzMessage(f *testing.F) {
 		defer func() { require.NoError(t, h.Close(ctx)) }()
 		require.NoError(t, h.Ready(ctx))
 		s := newSocket(nil, "")
+		s.who, s.known = caller{role: Admin}, true
 		h.core.connect(s)
-		_, err := h.register(protocol.Registration{Name: "w", Capabilities: []string{"A"}, MaxConcurrent: 1}, "", s)
+		_, err := h.register(protocol.Registration{Name: "w", Capabilities: []string{"A"}, MaxConcurrent: 1}, caller{role: Admin}, "", s)
 		require.NoError(t, err)
 		hash := ""
 		for range 3 {

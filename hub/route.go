@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,54 +33,62 @@ const (
 type route struct {
 	method  string
 	pattern []string
+	needs   permission
 	serve   func(reply responder, r *http.Request, args []string)
 }
 
 func (h *Hub) table() []route {
-	on := func(methodAndPath string, serve func(responder, *http.Request, []string)) route {
+	on := func(needs permission, methodAndPath string, serve func(responder, *http.Request, []string)) route {
 		method, path, _ := strings.Cut(methodAndPath, " ")
-		return route{method, strings.Split(path, "/")[1:], serve}
+		return route{method, strings.Split(path, "/")[1:], needs, serve}
 	}
 	// Earlier routes win where two fit.
 	return []route{
-		on("POST /1.0/Authenticate", h.authenticate),
-		on("GET /1.0/CheckSession", h.checkSession),
-		on("GET /1.0/Deauthenticate", h.deauthenticate),
-		on("POST /1.0/Deauthenticate", h.deauthenticate),
-		on("GET /status", h.status),
+		on(nothing, "POST /1.0/Authenticate", h.authenticate),
+		on(nothing, "GET /1.0/CheckSession", h.checkSession),
+		on(nothing, "GET /1.0/Deauthenticate", h.deauthenticate),
+		on(nothing, "POST /1.0/Deauthenticate", h.deauthenticate),
+		on(nothing, "GET /status", h.status),
 
-		on("POST /Beacon/Register", h.registerPoller),
-		on("POST /Beacon/Work/Poll", h.poll),
-		on("POST /Beacon/Work/Complete/Batch", h.completeBatch),
-		on("POST /Beacon/Work/Progress/Batch", h.progressBatch),
-		on("POST /Beacon/Work/:hash/Complete", h.complete),
-		on("POST /Beacon/Work/:hash/Error", h.fail),
-		on("POST /Beacon/Work/:hash/Progress", h.progress),
-		on("POST /Beacon/Work/:hash/Upload", h.uploadResult),
-		on("POST /Beacon/:id/Heartbeat", h.heartbeatPoller),
+		on(nothing, "POST /Beacon/Register", h.registerPoller), // the join secret is in its body
+		on(serve, "POST /Beacon/Work/Poll", h.poll),
+		on(serve, "POST /Beacon/Work/Complete/Batch", h.completeBatch),
+		on(serve, "POST /Beacon/Work/Progress/Batch", h.progressBatch),
+		on(serve, "POST /Beacon/Work/:hash/Complete", h.complete),
+		on(serve, "POST /Beacon/Work/:hash/Error", h.fail),
+		on(serve, "POST /Beacon/Work/:hash/Progress", h.progress),
+		on(serve, "POST /Beacon/Work/:hash/Upload", h.uploadResult),
+		on(serve, "POST /Beacon/:id/Heartbeat", h.heartbeatPoller),
 
-		on("POST /Beacon/Work/Dispatch", h.dispatch),
-		on("POST /Beacon/Work/DispatchStream", h.dispatchStream),
-		on("POST /Beacon/Work/Enqueue", h.enqueue),
-		on("POST /Beacon/Work/:hash/Cancel", h.cancel),
-		on("GET /Beacon/Work/:hash/Events", h.events),
-		on("GET /Beacon/Work/:hash", h.work),
-		on("GET /Beacon/Work", h.listWork),
-		on("GET /Beacon/Capabilities", h.capabilities),
-		on("GET /Beacon/Actions", h.listActions),
-		on("GET /Beacon/Affinity", h.affinity),
-		on("GET /Beacon/Queue", h.queueView),
+		on(hand, "POST /Beacon/Work/Dispatch", h.dispatch),
+		on(hand, "POST /Beacon/Work/DispatchStream", h.dispatchStream),
+		on(hand, "POST /Beacon/Work/Enqueue", h.enqueue),
+		on(hand, "POST /Beacon/Work/:hash/Cancel", h.cancel),
+		on(hand, "POST /Beacon/Work/DeadLetters/Requeue", h.requeueAll),
+		on(hand, "POST /Beacon/Work/:hash/Requeue", h.requeue),
+		on(look, "GET /Beacon/Work/DeadLetters", h.deadLetters),
+		on(look, "GET /Beacon/Work/:hash/Events", h.events),
+		on(look, "GET /Beacon/Work/:hash", h.work),
+		on(hand, "DELETE /Beacon/Work/:hash", h.forget),
+		on(look, "GET /Beacon/Work", h.listWork),
+		on(look, "GET /Beacon/Capabilities", h.capabilities),
+		on(look, "GET /Beacon/Actions", h.listActions),
+		on(look, "GET /Beacon/Affinity", h.affinity),
+		on(look, "GET /Beacon/Queue", h.queueView),
+		on(look, "GET /Beacon/Backlog", h.backlog),
+		on(look, "GET /Beacon/Tenants", h.tenants),
+		on(look, "GET /Beacon/Hubs", h.hubs),
 
-		on("POST /Beacon/File", h.upload),
-		on("PUT /Beacon/File", h.upload),
-		on("GET /Beacon/File/:id/:name", h.download),
-		on("GET /Beacon/Upload/:id", h.uploadProgress),
-		on("PATCH /Beacon/Upload/:id", h.uploadPiece),
-		on("DELETE /Beacon/Upload/:id", h.uploadAborted),
+		on(hand, "POST /Beacon/File", h.upload),
+		on(hand, "PUT /Beacon/File", h.upload),
+		on(nothing, "GET /Beacon/File/:id/:name", h.download), // which asks for a signature or a login
+		on(hand, "GET /Beacon/Upload/:id", h.uploadProgress),
+		on(hand, "PATCH /Beacon/Upload/:id", h.uploadPiece),
+		on(hand, "DELETE /Beacon/Upload/:id", h.uploadAborted),
 
-		on("GET /Beacon", h.listBeacons),
-		on("GET /Beacon/:id", h.beacon),
-		on("DELETE /Beacon/:id", h.deregister),
+		on(look, "GET /Beacon", h.listBeacons),
+		on(look, "GET /Beacon/:id", h.beacon),
+		on(serve, "DELETE /Beacon/:id", h.deregister),
 	}
 }
 
@@ -108,7 +117,9 @@ func (h *Hub) route(reply responder, r *http.Request) {
 		switch {
 		case !ok:
 		case route.method == method:
-			route.serve(reply, r, args)
+			if r, ok := h.admit(reply, r, route.needs); ok {
+				route.serve(reply, r, args)
+			}
 			return
 		case !slices.Contains(allowed, route.method):
 			allowed = append(allowed, route.method)
@@ -120,6 +131,35 @@ func (h *Hub) route(reply responder, r *http.Request) {
 		return
 	}
 	reply.problem(http.StatusNotFound, "ResourceNotFound", beacon.Excerpt(r.URL.Path, 200)+" does not exist")
+}
+
+// admit lets a request in, or answers it.
+func (h *Hub) admit(reply responder, r *http.Request, needs permission) (*http.Request, bool) {
+	who, known := h.identify(r)
+	if h.cfg.RequestRate > 0 && !local(r) {
+		name := addressOf(r)
+		if who.user != "" {
+			name = "user " + who.user
+		}
+		if !h.requests.allow(name, h.cfg.RequestRate, h.cfg.RequestBurst) {
+			reply.tooMany("Too many requests. Try again later.", 1)
+			return r, false
+		}
+	}
+	switch {
+	case !known && needs != nothing:
+		reply.unauthorized()
+		return r, false
+	case known && !who.role.may(needs):
+		reply.error(http.StatusForbidden, "The role "+string(who.role)+" may not do this.")
+		return r, false
+	}
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, who)), true
+}
+
+// unauthorized asks for a login, in the real server's words.
+func (p responder) unauthorized() {
+	p.json(http.StatusUnauthorized, map[string]any{"Error": "Authentication required.", "LoggedIn": false})
 }
 
 func match(pattern, path []string) ([]string, bool) {

@@ -83,6 +83,7 @@ func TestHubsShareEverything(t *testing.T) {
 		kinds = append(kinds, kind)
 	}
 	require.Equal(t, []protocol.FrameType{protocol.FrameProgress, protocol.FrameIntermediate, protocol.FrameResult}, kinds)
+	one.eventually("the hub that was not asked knows it, too", func() bool { return one.record(hash).Status == protocol.StatusComplete })
 	require.Equal(t, []string{"half", "Command executed: echo hello world"}, one.record(hash).Log)
 
 	// An idempotency key is one for all hubs.

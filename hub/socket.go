@@ -38,6 +38,9 @@ type socket struct {
 	conn     *websocket.Conn
 	session  string
 	base     string // how the worker addresses this hub
+	who      caller // by the session that the connection began with
+	known    bool
+	handout  string // a session for the worker that has none
 	link     uint64
 	beacon   string // guarded by the coordinator's mutex; empty until registered
 	lastRead atomic.Int64
@@ -183,6 +186,7 @@ func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 	conn.SetReadLimit(mostResult)
 	s = newSocket(conn, sessionOf(r))
 	s.base = h.baseOf(r)
+	s.who, s.known = h.identify(r)
 	h.core.connect(s)
 	// Reading ends with the connection, never by a context: that would cut off
 	// the close frame that tells the worker why.
@@ -328,6 +332,11 @@ func (h *Hub) handle(ctx context.Context, s *socket, m message, raw []byte) {
 			h.log.Info("message not accepted", "action", m.Action, "item", beacon.Excerpt(m.WorkItemHash, 200), "error", a.Err)
 		}
 	}
+	ctx = context.WithValue(ctx, callerKey{}, s.who)
+	if m.Action != protocol.ActionRegister && (!s.known || !s.who.role.may(serve)) {
+		h.log.Debug("message of somebody unknown ignored", "action", beacon.Excerpt(m.Action, 80))
+		return
+	}
 	switch m.Action {
 	case protocol.ActionRegister:
 		h.join(s, raw)
@@ -339,6 +348,9 @@ func (h *Hub) handle(ctx context.Context, s *socket, m message, raw []byte) {
 		h.reportEnd(ctx, s, m, failure(m.ErrorMessage, m.Log), refused)
 	case protocol.ActionProgress:
 		p, err := decodeProgress(m.ProgressData)
+		if err == nil {
+			err = h.reportable(ctx, m.WorkItemHash)
+		}
 		if err != nil {
 			h.log.Info("message not accepted", "action", m.Action, "item", beacon.Excerpt(m.WorkItemHash, 200), "error", err)
 			return
@@ -360,6 +372,10 @@ func (h *Hub) handle(ctx context.Context, s *socket, m message, raw []byte) {
 }
 
 func (h *Hub) reportEnd(ctx context.Context, s *socket, m message, outcome ledger.Outcome, applied func(ledger.Answer)) {
+	if err := h.reportable(ctx, m.WorkItemHash); err != nil {
+		applied(ledger.Answer{Err: err})
+		return
+	}
 	e, err := h.finish(ctx, m.WorkItemHash, attempt(m.AttemptNumber), outcome, h.core.beaconOf(s), "")
 	if err != nil {
 		h.log.Warn("a result is not kept; its worker's connection is closed", "item", beacon.Excerpt(m.WorkItemHash, 200), "error", err)
@@ -380,7 +396,28 @@ func (h *Hub) join(s *socket, raw []byte) {
 		if info.Name == "" {
 			info.Name = "unnamed"
 		}
-		_, err = h.register(info, s.session, s)
+		who, known, wrong := s.who, s.known, false
+		if h.cfg.JoinSecret != "" && info.JoinSecret != "" {
+			switch wrong = !h.joins(info.JoinSecret); {
+			case wrong:
+			case !known || !who.role.may(serve):
+				// It need not log in, so it gets a session with its registration.
+				who, known = caller{user: info.Name, role: Worker}, true
+				s.session = h.session(kindJoin, info.Name)
+				s.handout = s.session
+			}
+		}
+		switch {
+		case wrong:
+			err = beacon.Errorf(beacon.Rejected, "Bootstrap auth secret mismatch")
+		case !known:
+			err = beacon.Errorf(beacon.Rejected, "Authentication required: log in as a user with the role worker, or give the join secret")
+		case !who.role.may(serve):
+			err = beacon.Errorf(beacon.Rejected, "The role %s may not register beacons", who.role)
+		default:
+			s.who, s.known = who, true
+			_, err = h.register(info, who, s.session, s)
+		}
 	}
 	if err == nil {
 		return
@@ -392,10 +429,11 @@ func (h *Hub) join(s *socket, raw []byte) {
 
 // receive takes a binary frame: the announced file, or nothing that is wanted.
 func (h *Hub) receive(ctx context.Context, s *socket, pending *announced, in io.Reader) error {
-	if pending == nil {
+	if pending == nil || !s.known || !s.who.role.may(serve) {
 		_, err := io.Copy(io.Discard, in)
 		return err
 	}
+	ctx = context.WithValue(ctx, callerKey{}, s.who)
 	broken := &broken{r: in}
 	err := h.attach(ctx, pending.hash, pending.name, broken, int64(pending.size))
 	if broken.err != nil {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -83,6 +84,16 @@ func submission(reply responder, r *http.Request) (protocol.Submission, bool) {
 		reply.refuse(http.StatusBadRequest, "DelayMs and NotBefore must lie within a year from now.")
 		return s, false
 	}
+	who := callerOf(r)
+	if who.tenant != "" && s.Tenant != "" && s.Tenant != who.tenant {
+		reply.refuse(http.StatusForbidden, "This user acts for the tenant "+who.tenant+" only.")
+		return s, false
+	}
+	s.Tenant = cmp.Or(who.tenant, s.Tenant, beacon.DefaultTenant)
+	if !tenantPattern.MatchString(s.Tenant) {
+		reply.refuse(http.StatusBadRequest, "Tenant must be made of letters, digits, dots, - and _, 64 at most.")
+		return s, false
+	}
 	return s, true
 }
 
@@ -111,7 +122,7 @@ func spec(s protocol.Submission, key string) (*ledger.Spec, error) {
 	}
 	out := &ledger.Spec{
 		Files:  filesIn(settings),
-		Tenant: beacon.DefaultTenant, Capability: s.Capability, Action: s.Action, Settings: settings,
+		Tenant: s.Tenant, Capability: s.Capability, Action: s.Action, Settings: settings,
 		AffinityKey: s.AffinityKey, OnlyMatch: s.RequireAffinityMatch && s.AffinityKey != "",
 		TimeoutMs: s.TimeoutMs, Priority: *s.Priority, Attempts: s.MaxAttempts, BackoffMs: s.RetryBackoffMs, DelayMs: s.DelayMs,
 		RunID: s.RunID, RunHash: s.RunHash, NodeHash: s.NodeHash, OperationHash: s.OperationHash,
@@ -319,7 +330,10 @@ func (h *Hub) cancel(reply responder, r *http.Request, args []string) {
 	if !reply.body(r, mostBody, &body) {
 		return
 	}
-	item, err := h.core.item(ledger.Entry{Cancel: &ledger.Cancel{Hash: args[0], Reason: beacon.Excerpt(body.Reason, longestKey)}})
+	item, err := h.seen(r, args[0])
+	if err == nil {
+		item, err = h.core.item(ledger.Entry{Cancel: &ledger.Cancel{Hash: args[0], Reason: beacon.Excerpt(body.Reason, longestKey)}})
+	}
 	if err != nil {
 		h.notFound(reply, args[0], err)
 		return
@@ -366,7 +380,7 @@ func (h *Hub) whole(ctx context.Context, item *ledger.Item) (protocol.WorkRecord
 }
 
 func (h *Hub) work(reply responder, r *http.Request, args []string) {
-	item, err := h.core.get(args[0])
+	item, err := h.seen(r, args[0])
 	if err != nil {
 		h.notFound(reply, args[0], err)
 		return
@@ -380,7 +394,7 @@ func (h *Hub) work(reply responder, r *http.Request, args []string) {
 }
 
 func (h *Hub) events(reply responder, r *http.Request, args []string) {
-	item, err := h.core.get(args[0])
+	item, err := h.seen(r, args[0])
 	if err != nil {
 		h.notFound(reply, args[0], err)
 		return
@@ -390,7 +404,7 @@ func (h *Hub) events(reply responder, r *http.Request, args []string) {
 
 func (h *Hub) listWork(reply responder, r *http.Request, _ []string) {
 	// One by one: together they may be as large as the queue may be.
-	hashes := h.core.live()
+	hashes := h.core.live(callerOf(r))
 	reply.w.Header().Set("Content-Type", "application/json")
 	reply.w.Header().Set("X-Content-Type-Options", "nosniff")
 	separator := []byte("[")
@@ -456,13 +470,15 @@ func bucket(status string) string {
 }
 
 // live lists the hashes of items that are not final, oldest first.
-func (c *coordinator) live() []string {
+func (c *coordinator) live(who caller) []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	n, _, _ := c.ledger.Sizes()
 	out := make([]string, 0, n)
 	for it := range c.ledger.Live() {
-		out = append(out, it.Hash)
+		if who.sees(it.Spec.Tenant) {
+			out = append(out, it.Hash)
+		}
 	}
 	return out
 }
@@ -474,7 +490,7 @@ func (h *Hub) queueView(reply responder, r *http.Request, _ []string) {
 	if !ok {
 		return
 	}
-	reply.json(http.StatusOK, h.core.queueView(query.Get("bucket"), strings.Contains(query.Get("include"), "history"), limit))
+	reply.json(http.StatusOK, h.core.queueView(callerOf(r), query.Get("bucket"), strings.Contains(query.Get("include"), "history"), limit))
 }
 
 // limitOf is how many items a view may show.
@@ -491,16 +507,31 @@ func (p responder) limitOf(query url.Values) (int, bool) {
 	return n, true
 }
 
-func (c *coordinator) queueView(only string, history bool, limit int) map[string]any {
+func (c *coordinator) queueView(who caller, only string, history bool, limit int) map[string]any {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	buckets := map[string]int{"Upcoming": 0, "InProgress": 0, "Stalled": 0, "Completed": 0, "Errored": 0}
+	for _, all := range []iter.Seq[*ledger.Item]{c.ledger.Finished(), c.ledger.Dead()} {
+		if who.tenant == "" {
+			break // there is a shorter way
+		}
+		for it := range all {
+			if who.sees(it.Spec.Tenant) {
+				buckets[bucket(it.Status)]++
+			}
+		}
+	}
 	for status, n := range c.ledger.Counts() {
-		buckets[bucket(status)] += n
+		if who.tenant == "" && protocol.Final(status) {
+			buckets[bucket(status)] += n
+		}
 	}
 	byCapability := map[string]map[string]int{}
 	items := []protocol.WorkRecord{}
 	for it := range c.ledger.Live() {
+		if !who.sees(it.Spec.Tenant) {
+			continue
+		}
 		of := byCapability[it.Spec.Capability]
 		if of == nil {
 			of = map[string]int{"Upcoming": 0, "InProgress": 0}
@@ -508,6 +539,7 @@ func (c *coordinator) queueView(only string, history bool, limit int) map[string
 		}
 		in := bucket(it.Status)
 		of[in]++
+		buckets[in]++
 		// What is at a beacon that is away is not lost yet, and not moving either.
 		if b := c.ledger.Beacon(it.Beacon); in == "InProgress" && b != nil && b.Away != 0 {
 			buckets["InProgress"]--
@@ -527,6 +559,9 @@ func (c *coordinator) queueView(only string, history bool, limit int) map[string
 		for _, all := range []iter.Seq[*ledger.Item]{c.ledger.Finished(), c.ledger.Dead()} {
 			n := 0
 			for it := range all {
+				if !who.sees(it.Spec.Tenant) {
+					continue
+				}
 				if n++; n > limit {
 					break
 				}

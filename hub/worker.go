@@ -21,9 +21,13 @@ import (
 const mostBatch = 256
 
 func (h *Hub) status(reply responder, _ *http.Request, _ []string) {
+	mode := "promiscuous"
+	if h.cfg.secured() {
+		mode = "authenticated"
+	}
 	reply.json(http.StatusOK, map[string]any{
 		"Status": "Running", "ScheduleEntries": 0, "ScheduleRunning": false,
-		"AuthEnabled": false, "AuthMode": "promiscuous", "SupportsUserManagement": false,
+		"AuthEnabled": h.cfg.secured(), "AuthMode": mode, "SupportsUserManagement": false,
 		"Server": "beacon hub", // ours, so that a client can tell
 	})
 }
@@ -33,11 +37,25 @@ func (h *Hub) registerPoller(reply responder, r *http.Request, _ []string) {
 	if !reply.body(r, mostBody, &info) {
 		return
 	}
+	who, known := h.identify(r)
+	session := sessionOf(r)
+	switch {
+	case !known && h.joins(info.JoinSecret):
+		// It cannot log in, so it gets a session with its registration.
+		who, session = caller{user: info.Name, role: Worker}, h.session(kindJoin, info.Name)
+		reply.setSession(r, session)
+	case !known:
+		reply.unauthorized()
+		return
+	case !who.role.may(serve):
+		reply.error(http.StatusForbidden, "The role "+string(who.role)+" may not do this.")
+		return
+	}
 	if info.Name == "" || info.Capabilities == nil {
 		reply.error(http.StatusBadRequest, "Name and Capabilities are required.")
 		return
 	}
-	record, err := h.register(info, sessionOf(r), nil)
+	record, err := h.register(info, who, session, nil)
 	switch code := beacon.CodeOf(err); {
 	case code == beacon.Rejected || code == beacon.Unreachable:
 		reply.error(http.StatusServiceUnavailable, err.Error())
@@ -130,8 +148,20 @@ func (c *coordinator) wireItem(ctx context.Context, it *ledger.Item, base string
 	if len(settings) > 0 {
 		_ = json.Unmarshal(settings, &item.Settings) // it was an object when it was taken in
 	}
+	tenant := s.Tenant
+	if tenant == beacon.DefaultTenant {
+		tenant = ""
+	}
+	if tenant != "" || c.cfg.secured() {
+		// What a provider takes for the tenant is not the submitter's to say.
+		delete(item.Settings, "Tenant")
+	}
+	if tenant != "" {
+		item.Settings.SetText("Tenant", tenant)
+	}
 	meta, err := protocol.Encode(protocol.QueueMetadata{
-		RunID: s.RunID, WorkItemHash: it.Hash, EnqueuedAt: protocol.Timestamp{Time: time.UnixMilli(it.Enqueued)},
+		Tenant: tenant,
+		RunID:  s.RunID, WorkItemHash: it.Hash, EnqueuedAt: protocol.Timestamp{Time: time.UnixMilli(it.Enqueued)},
 		DispatchedAt: protocol.Timestamp{Time: time.UnixMilli(it.Dispatched)},
 		QueueWaitMs:  it.WaitMs, AttemptNumber: it.Attempt, HubInstanceID: c.name,
 	})
@@ -259,10 +289,23 @@ func (h *Hub) fail(reply responder, r *http.Request, args []string) {
 
 // ended reports an item by HTTP.
 func (h *Hub) ended(ctx context.Context, hash string, attempt int, outcome ledger.Outcome, session string) error {
+	if err := h.reportable(ctx, hash); err != nil {
+		return err
+	}
 	e, err := h.finish(ctx, hash, attempt, outcome, "", session)
 	if err == nil {
 		_, err = h.core.item(e)
 	}
+	return err
+}
+
+// reportable is an error for items of tenants that a caller does not act for.
+func (h *Hub) reportable(ctx context.Context, hash string) error {
+	who, _ := ctx.Value(callerKey{}).(caller)
+	if who.tenant == "" {
+		return nil
+	}
+	_, err := h.core.visible(hash, who)
 	return err
 }
 
@@ -344,7 +387,10 @@ func (h *Hub) progressEntries(hash string, p progress, beacon, session string) [
 }
 
 // progressed reports progress by HTTP.
-func (h *Hub) progressed(hash string, p progress, session string) error {
+func (h *Hub) progressed(ctx context.Context, hash string, p progress, session string) error {
+	if err := h.reportable(ctx, hash); err != nil {
+		return err
+	}
 	if len(p.data) > mostPiece {
 		return errTooMuch
 	}
@@ -399,7 +445,7 @@ func (h *Hub) progress(reply responder, r *http.Request, args []string) {
 		reply.problem(http.StatusBadRequest, "InvalidContent", "Invalid progress: "+err.Error())
 		return
 	}
-	switch err := h.progressed(args[0], p, sessionOf(r)); {
+	switch err := h.progressed(r.Context(), args[0], p, sessionOf(r)); {
 	case errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrNotRunning):
 		reply.error(http.StatusNotFound, notRunning(args[0]))
 		return
@@ -495,7 +541,7 @@ func (h *Hub) progressBatch(reply responder, r *http.Request, _ []string) {
 		if err != nil {
 			return hash, fmt.Errorf("invalid progress: %w", err)
 		}
-		if h.progressed(hash, p, sessionOf(r)) != nil {
+		if h.progressed(r.Context(), hash, p, sessionOf(r)) != nil {
 			return hash, errors.New(notRunning(hash))
 		}
 		return hash, nil
@@ -523,6 +569,9 @@ func (h *Hub) uploadResult(reply responder, r *http.Request, args []string) {
 // attach keeps a file as part of a running item's outcome. A size of 0 or less
 // is unknown.
 func (h *Hub) attach(ctx context.Context, hash, name string, in io.Reader, size int64) error {
+	if err := h.reportable(ctx, hash); err != nil {
+		return err
+	}
 	record, err := h.core.get(hash)
 	if err != nil {
 		return err

@@ -159,6 +159,9 @@ type Event struct {
 	BeaconID     string
 	Reason       string
 	WorkItemHash string
+	// SessionID is ours: with EventRegistered, a session for a worker that was let
+	// in for its join secret and has none.
+	SessionID string
 	// AttemptNumber is that of a Cancellation.
 	AttemptNumber int
 	Success       bool
@@ -181,7 +184,7 @@ func DecodeEvent(frame []byte) (Event, error) {
 	e = Event{WorkItem: fields["WorkItem"]}
 	for name, field := range map[string]*string{
 		"EventType": &e.EventType, "Action": &e.Action, "BeaconID": &e.BeaconID,
-		"Reason": &e.Reason, "WorkItemHash": &e.WorkItemHash,
+		"Reason": &e.Reason, "WorkItemHash": &e.WorkItemHash, "SessionID": &e.SessionID,
 	} {
 		*field, _ = text(fields[name])
 	}

@@ -88,16 +88,18 @@ type Submission struct {
 	// before the second attempt; servers take them from the settings maxRetries
 	// and retryBackoffMs, too. DelayMs and NotBefore have the item begin later.
 	// They are ours as fields of a submission.
-	MaxAttempts    int             `json:"MaxAttempts,omitempty"`
-	RetryBackoffMs int64           `json:"RetryBackoffMs,omitempty"`
-	DelayMs        int64           `json:"DelayMs,omitempty"`
-	NotBefore      Timestamp       `json:"NotBefore,omitzero"`
-	RunID          string          `json:"RunID,omitempty"`
-	RunHash        string          `json:"RunHash,omitempty"`
-	NodeHash       string          `json:"NodeHash,omitempty"`
-	OperationHash  string          `json:"OperationHash,omitempty"`
-	SubmitterTag   string          `json:"SubmitterTag,omitempty"`
-	Metadata       json.RawMessage `json:"Metadata,omitempty"`
+	MaxAttempts    int       `json:"MaxAttempts,omitempty"`
+	RetryBackoffMs int64     `json:"RetryBackoffMs,omitempty"`
+	DelayMs        int64     `json:"DelayMs,omitempty"`
+	NotBefore      Timestamp `json:"NotBefore,omitzero"`
+	// Tenant is whose item it is, for those who may act for several.
+	Tenant        string          `json:"Tenant,omitempty"`
+	RunID         string          `json:"RunID,omitempty"`
+	RunHash       string          `json:"RunHash,omitempty"`
+	NodeHash      string          `json:"NodeHash,omitempty"`
+	OperationHash string          `json:"OperationHash,omitempty"`
+	SubmitterTag  string          `json:"SubmitterTag,omitempty"`
+	Metadata      json.RawMessage `json:"Metadata,omitempty"`
 }
 
 // Enqueued is the answer to Enqueue.
@@ -216,6 +218,8 @@ type QueueMetadata struct {
 	QueueWaitMs   int64     `json:"QueueWaitMs"`
 	AttemptNumber int       `json:"AttemptNumber"`
 	HubInstanceID string    `json:"HubInstanceID"`
+	// Tenant is whose item it is, unless that is nobody in particular: ours.
+	Tenant string `json:"Tenant,omitempty"`
 }
 
 // StreamProtocol is the value of StreamHeader on the answer to DispatchStream.

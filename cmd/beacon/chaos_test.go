@@ -223,7 +223,7 @@ func (c *chaos) kill() {
 // ask has the hub answer, by the door that has no proxy before it.
 func (c *chaos) ask(method, path, key, body string) (int, string) {
 	r := httptest.NewRequestWithContext(c.t.Context(), method, path, strings.NewReader(body))
-	r.Host = "localhost"
+	r.Host, r.RemoteAddr = "localhost", "127.0.0.1:1"
 	r.Header.Set(protocol.IdempotencyHeader, key)
 	w := httptest.NewRecorder()
 	c.hub.ServeHTTP(w, r)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hub"
@@ -26,29 +26,9 @@ const defaultListen = "127.0.0.1:54321"
 
 type hubOptions struct {
 	streams
-	hub     hubConfig
-	verbose bool
-}
-
-// A hubConfig says where a hub listens and where it keeps what it has.
-type hubConfig struct {
-	listen   string
-	data     string
-	nats     []string
-	creds    string
-	prefix   string
-	replicas int
-	url      string
-}
-
-func (c *hubConfig) register(f *pflag.FlagSet) {
-	f.StringVar(&c.listen, "listen", defaultListen, "address and port to listen on")
-	f.StringVar(&c.data, "data", "", "folder for everything that the hub keeps, also BEACON_HUB_DATA (default one of the user's, by port; a temporary one for port 0)")
-	f.StringSliceVar(&c.nats, "nats", nil, "URLs of a NATS cluster with JetStream, which hubs may share, instead of the folder")
-	f.StringVar(&c.creds, "creds", "", "with --nats: file with the credentials")
-	f.StringVar(&c.prefix, "nats-prefix", "beacon", "with --nats: what the names of streams and subjects begin with")
-	f.IntVar(&c.replicas, "replicas", 0, "with --nats: on how many servers everything is kept (default 3, or 1 where there is one)")
-	f.StringVar(&c.url, "url", "", "with --nats: where other hubs reach this one (default what it listens on)")
+	hub        hubConfig
+	configPath string
+	verbose    bool
 }
 
 func newHubCommand(s streams) *cobra.Command {
@@ -62,9 +42,16 @@ Ultravisor's protocol. It is not Ultravisor's workflow engine.
 What it takes is synced to the disk before it answers, in a folder of its own. Any
 number of hubs may share a NATS cluster instead, and each of them may die.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.hub.read(o.configPath, cmd.Flags()); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
 	}
 	o.hub.register(cmd.Flags())
+	cmd.Flags().StringVarP(&o.configPath, "config", "f", "", "configuration file: users, join secret, tenants, limits, and what the flags say")
+	cmd.AddCommand(newHubPasswordCommand(s))
 	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "log beacons that come and go")
 	return cmd
 }
@@ -80,6 +67,9 @@ func (o *hubOptions) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintf(o.err, "beacon: hub on %s keeps what it has in %s\n", h.url(), h.keeps)
+	if h.certificate != nil && o.hub.TLSSelfSigned {
+		fmt.Fprintf(o.err, "beacon: its certificate has the fingerprint %s (for --fingerprint of workers and submitters)\n", fingerprint(h.certificate.Certificate[0]))
+	}
 	select {
 	case <-ctx.Done():
 		err = nil
@@ -98,15 +88,17 @@ type runningHub struct {
 	failed   chan error // receives once, if serving ends by itself
 	done     chan struct{}
 	closing  chan struct{}
+
+	certificate *tls.Certificate // nil without TLS
 }
 
 func startHub(ctx context.Context, cfg hubConfig, log *slog.Logger) (_ *runningHub, err error) {
-	if len(cfg.nats) == 0 && (cfg.creds != "" || cfg.replicas != 0) {
-		return nil, usagef("--creds and --replicas go with --nats: without it the hub has a server of its own")
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.listen)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
-		return nil, usagef("cannot listen on %s: %w; choose another with --listen", cfg.listen, withoutAddress(err))
+		return nil, usagef("cannot listen on %s: %w; choose another with --listen", cfg.Listen, withoutAddress(err))
 	}
 	r := &runningHub{listener: listener, failed: make(chan error, 2), done: make(chan struct{}), closing: make(chan struct{})}
 	defer func() {
@@ -122,9 +114,12 @@ func startHub(ctx context.Context, cfg hubConfig, log *slog.Logger) (_ *runningH
 	if err != nil {
 		return nil, errors.Join(unusable(err), store.Journal().Close(context.WithoutCancel(ctx)))
 	}
-	r.hub = hub.New(hub.Config{
-		Journal: store.Journal(), Objects: objects, DataDir: data, URL: cmp.Or(cfg.url, r.url()), Log: log,
-	})
+	if r.certificate, err = cfg.certificate(data); err != nil {
+		return nil, errors.Join(err, store.Journal().Close(context.WithoutCancel(ctx)))
+	}
+	options := cfg.hub()
+	options.Journal, options.Objects, options.DataDir, options.URL, options.Log = store.Journal(), objects, data, cfg.urlOf(r), log
+	r.hub = hub.New(options)
 	if err := r.hub.Ready(ctx); err != nil {
 		return nil, errors.Join(unusable(err), r.hub.Close(context.WithoutCancel(ctx)))
 	}
@@ -134,6 +129,10 @@ func startHub(ctx context.Context, cfg hubConfig, log *slog.Logger) (_ *runningH
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	if r.certificate != nil {
+		r.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*r.certificate}}
+		listener = tls.NewListener(listener, r.server.TLSConfig)
 	}
 	go func() {
 		defer close(r.done)
@@ -165,8 +164,8 @@ func (r *runningHub) open(ctx context.Context, cfg hubConfig, log *slog.Logger) 
 	if address, ok := r.listener.Addr().(*net.TCPAddr); ok {
 		port = address.Port
 	}
-	_, asked, _ := net.SplitHostPort(cfg.listen)
-	data = cmp.Or(cfg.data, os.Getenv("BEACON_HUB_DATA"))
+	_, asked, _ := net.SplitHostPort(cfg.Listen)
+	data = cmp.Or(cfg.Data, os.Getenv("BEACON_HUB_DATA"))
 	if data == "" && asked == "0" {
 		if data, err = os.MkdirTemp("", "beacon-hub-"); err != nil {
 			return nil, "", usagef("no temporary folder can be made: %w; choose one with --data", err)
@@ -180,13 +179,13 @@ func (r *runningHub) open(ctx context.Context, cfg hubConfig, log *slog.Logger) 
 		}
 		data = filepath.Join(base, fmt.Sprintf("hub-%d", port))
 	}
-	options := jetstream.Config{Prefix: cfg.prefix, Replicas: cfg.replicas, Log: log}
-	if len(cfg.nats) > 0 {
+	options := jetstream.Config{Prefix: cfg.NATSPrefix, Replicas: cfg.Replicas, Log: log}
+	if len(cfg.NATS) > 0 {
 		r.keeps = "NATS"
 		if err := os.MkdirAll(data, 0o700); err != nil {
 			return nil, "", usagef("--data %s: cannot keep files there: %w", data, unwrapPath(err))
 		}
-		store, err = jetstream.Connect(ctx, cfg.nats, cfg.creds, options)
+		store, err = jetstream.Connect(ctx, cfg.NATS, cfg.NATSCreds, options)
 	} else {
 		r.keeps = data
 		store, err = jetstream.Embed(ctx, data, options)
@@ -218,7 +217,12 @@ func dataFolder() (string, error) {
 	return filepath.Join(base, "beacon"), nil
 }
 
-func (r *runningHub) url() string { return "http://" + r.listener.Addr().String() }
+func (r *runningHub) url() string {
+	if r.certificate != nil {
+		return "https://" + r.listener.Addr().String()
+	}
+	return "http://" + r.listener.Addr().String()
+}
 
 // close ends the hub: beacons and submitters that are still there are cut off
 // after a moment.

@@ -358,7 +358,7 @@ func (o *runOptions) findServer(ctx context.Context, log *slog.Logger) (string, 
 	case err == nil:
 		return usual, nil, nil
 	case isRefused(err):
-		h, err := startHub(ctx, hubConfig{listen: o.listen, prefix: "beacon"}, log)
+		h, err := startHub(ctx, hubConfig{Listen: o.listen, NATSPrefix: "beacon"}, log)
 		if err != nil {
 			return "", nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,7 @@ type submitOptions struct {
 	detach     bool
 	asJSON     bool
 	quiet      bool
+	tls        tlsFlags
 }
 
 func newSubmitCommand(s streams) *cobra.Command {
@@ -49,6 +51,7 @@ func newSubmitCommand(s streams) *cobra.Command {
 			if cmd.Flags().Changed("priority") && !o.detach {
 				return usagef("--priority goes with --detach: items that are waited for have none")
 			}
+			o.tls.choose(cmd.Flags(), config{})
 			return o.run(cmd.Context())
 		},
 	}
@@ -66,6 +69,7 @@ func newSubmitCommand(s streams) *cobra.Command {
 	f.BoolVar(&o.asJSON, "json", false, "print the whole result as JSON")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print neither progress nor log")
 	o.settings.register(f)
+	o.tls.register(f)
 	return cmd
 }
 
@@ -85,9 +89,17 @@ func (o *submitOptions) run(ctx context.Context) error {
 	if err := checkFiles(o.source, o.output); err != nil {
 		return err
 	}
-	client, err := submit.New(submit.Config{
-		ServerURL: o.server, UserName: os.Getenv("BEACON_USER_NAME"), Password: os.Getenv("BEACON_PASSWORD"),
-	})
+	secure, err := o.tls.config()
+	if err != nil {
+		return err
+	}
+	options := submit.Config{ServerURL: o.server, UserName: os.Getenv("BEACON_USER_NAME"), Password: os.Getenv("BEACON_PASSWORD")}
+	if standard, ok := http.DefaultTransport.(*http.Transport); ok && secure != nil {
+		own := standard.Clone()
+		own.TLSClientConfig = secure
+		options.Transport = own
+	}
+	client, err := submit.New(options)
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,10 @@ const (
 	manifestName = "hub.json"
 	markName     = "written.json"
 	lockName     = "lock"
-	// FilesName is the folder for what is too large for JetStream.
+	// FilesName is the folder for what is too large for JetStream, and TLSName a
+	// certificate: they are others', and may be there before us.
 	FilesName = "files"
+	TLSName   = "tls.pem"
 )
 
 // reserve is what is left free on the disk: a server that finds no room in the
@@ -120,7 +122,7 @@ func (e *embedded) recognise() error {
 			return beacon.Errorf(beacon.Invalid, "data folder %s: %w", e.dir, unpath(err))
 		}
 		for _, entry := range entries {
-			if !slices.Contains([]string{lockName, FilesName, manifestName + partSuffix, markName + partSuffix}, entry.Name()) {
+			if !slices.Contains([]string{lockName, FilesName, TLSName, manifestName + partSuffix, markName + partSuffix}, entry.Name()) {
 				return beacon.Errorf(beacon.Invalid, "data folder %s holds %s and is not a hub's: choose an empty one, or put back its %s",
 					e.dir, beacon.Excerpt(entry.Name(), 80), manifestName)
 			}

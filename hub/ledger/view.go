@@ -110,6 +110,9 @@ func (l *Ledger) Tenants() []*Tenant {
 	return out
 }
 
+// Share is the tenant's weight.
+func (t *Tenant) Share() int64 { return t.weight() }
+
 // Queued is how many of the tenant's items wait for a slot.
 func (t *Tenant) Queued() int { return t.queued }
 

@@ -195,14 +195,21 @@ func (c *Client) Authenticate(ctx context.Context) error {
 		c.cfg.Logger.Warn("the server did not log this beacon in; going on without a session",
 			"user", c.cfg.UserName, "reason", beacon.Excerpt(login.Error, 200))
 	}
-	if login.LoggedIn && login.SessionID != "" && !c.hasSession() {
-		// A proxy that strips Set-Cookie leaves the id in the body.
-		c.http.Jar.SetCookies(c.base, []*http.Cookie{{Name: protocol.SessionCookie, Value: login.SessionID, Path: "/"}})
+	if login.LoggedIn && !c.hasSession() {
+		c.SetSession(login.SessionID) // a proxy that strips Set-Cookie leaves the id in the body
 	}
 	c.mu.Lock()
 	c.logins++
 	c.mu.Unlock()
 	return nil
+}
+
+// SetSession uses a session that came on another way than by a cookie; "" changes
+// nothing.
+func (c *Client) SetSession(id string) {
+	if id != "" {
+		c.http.Jar.SetCookies(c.base, []*http.Cookie{{Name: protocol.SessionCookie, Value: id, Path: "/"}})
+	}
 }
 
 func (c *Client) hasSession() bool {

@@ -369,6 +369,7 @@ func (s *socket) handle(frame []byte) error {
 			s.log.Warn("the server registered this beacon without an id")
 		}
 		s.client.SetBeaconID(e.BeaconID)
+		s.client.SetSession(e.SessionID)
 		signal(s.registered)
 	case protocol.EventRejected:
 		return rejected(e.Reason)

@@ -1,0 +1,226 @@
+package hub
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hub/ledger"
+	"github.com/ultravisor/beacon/protocol"
+)
+
+// What is in this file is ours: the real server has no dead letters, tenants or
+// other hubs.
+
+// seen is an item that a caller may see; otherwise it is as if there were none.
+func (h *Hub) seen(r *http.Request, hash string) (ledger.Item, error) {
+	who := callerOf(r)
+	item, err := h.core.visible(hash, who)
+	if errors.Is(err, ledger.ErrNotFound) && h.core.catchUp(r.Context()) {
+		item, err = h.core.visible(hash, who) // another hub was told of it a moment ago
+	}
+	return item, err
+}
+
+func (c *coordinator) visible(hash string, who caller) (ledger.Item, error) {
+	item, err := c.get(hash)
+	if err == nil && !who.sees(item.Spec.Tenant) {
+		return ledger.Item{}, ledger.ErrNotFound
+	}
+	return item, err
+}
+
+// deadLetters lists items that failed for good and that nobody waited for.
+func (h *Hub) deadLetters(reply responder, r *http.Request, _ []string) {
+	limit, ok := reply.limitOf(r.URL.Query())
+	if !ok {
+		return
+	}
+	who := callerOf(r)
+	items, count := []protocol.WorkRecord{}, 0
+	h.core.mu.RLock()
+	for it := range h.core.ledger.Dead() {
+		if !who.sees(it.Spec.Tenant) {
+			continue
+		}
+		if count++; len(items) < limit {
+			items = append(items, short(it))
+		}
+	}
+	h.core.mu.RUnlock()
+	reply.json(http.StatusOK, map[string]any{"Count": count, "Items": items})
+}
+
+// requeue gives an item that failed, dead letter or not, a new life.
+func (h *Hub) requeue(reply responder, r *http.Request, args []string) {
+	item, err := h.seen(r, args[0])
+	if err == nil {
+		item, err = h.core.item(ledger.Entry{Requeue: &ledger.Requeue{Hash: args[0]}})
+	}
+	switch {
+	case errors.Is(err, ledger.ErrNotFinal) || errors.Is(err, ledger.ErrComplete):
+		reply.refuse(http.StatusConflict, "Work item ["+args[0]+"] has not failed: it is "+item.Status+".")
+	case errors.Is(err, ledger.ErrFull) || errors.Is(err, ledger.ErrTenantFull):
+		h.notTaken(reply, err)
+	case err != nil:
+		h.notFound(reply, args[0], err)
+	default:
+		reply.json(http.StatusOK, map[string]any{"Success": true, "WorkItemHash": item.Hash, "Status": item.Status})
+	}
+}
+
+// requeueAll does so for all dead letters of a capability, or of all.
+func (h *Hub) requeueAll(reply responder, r *http.Request, _ []string) {
+	var body struct {
+		Capability string `json:"Capability"`
+	}
+	if !reply.body(r, mostBody, &body) {
+		return
+	}
+	who := callerOf(r)
+	var hashes []string
+	h.core.mu.RLock()
+	for it := range h.core.ledger.Dead() {
+		if who.sees(it.Spec.Tenant) && (body.Capability == "" || it.Spec.Capability == body.Capability) {
+			hashes = append(hashes, it.Hash)
+		}
+	}
+	h.core.mu.RUnlock()
+	requeued := []string{}
+	for i := len(hashes) - 1; i >= 0; i-- { // the oldest first
+		if _, err := h.core.item(ledger.Entry{Requeue: &ledger.Requeue{Hash: hashes[i]}}); err == nil {
+			requeued = append(requeued, hashes[i])
+		}
+	}
+	reply.json(http.StatusOK, map[string]any{"Success": len(requeued) == len(hashes), "Requeued": requeued})
+}
+
+// forget drops an item that has ended.
+func (h *Hub) forget(reply responder, r *http.Request, args []string) {
+	item, err := h.seen(r, args[0])
+	if err == nil {
+		item, err = h.core.item(ledger.Entry{Forget: &ledger.Forget{Hash: args[0]}})
+	}
+	switch {
+	case errors.Is(err, ledger.ErrNotFinal):
+		reply.refuse(http.StatusConflict, "Work item ["+args[0]+"] has not ended: it is "+item.Status+". Cancel it first.")
+	case err != nil:
+		h.notFound(reply, args[0], err)
+	default:
+		reply.json(http.StatusOK, map[string]any{"Success": true, "WorkItemHash": args[0]})
+	}
+}
+
+// A tenantRecord is what the hub shows of a tenant.
+type tenantRecord struct {
+	Tenant    string `json:"Tenant"`
+	Weight    int64  `json:"Weight"`
+	Queued    int    `json:"Queued"`
+	Running   int    `json:"Running"`
+	Live      int    `json:"Live"`
+	Completed uint64 `json:"Completed"`
+	Failed    uint64 `json:"Failed"`
+	Canceled  uint64 `json:"Canceled"`
+	SlotMs    int64  `json:"SlotMs"`
+	WaitMs    int64  `json:"WaitMs"` // of all deliveries together
+	Given     uint64 `json:"Given"`
+}
+
+func (h *Hub) tenants(reply responder, r *http.Request, _ []string) {
+	who := callerOf(r)
+	out := []tenantRecord{}
+	h.core.mu.RLock()
+	for _, t := range h.core.ledger.Tenants() {
+		if who.sees(t.Name) {
+			out = append(out, tenantRecord{
+				t.Name, t.Share(), t.Queued(), t.Busy, t.Live,
+				t.Usage.Completed, t.Usage.Failed, t.Usage.Canceled, t.Usage.SlotMs, t.Usage.WaitMs, t.Usage.Given,
+			})
+		}
+	}
+	h.core.mu.RUnlock()
+	reply.json(http.StatusOK, map[string]any{"Tenants": out})
+}
+
+func (h *Hub) hubs(reply responder, _ *http.Request, _ []string) {
+	type record struct {
+		Name  string             `json:"Name"`
+		URL   string             `json:"URL,omitempty"`
+		Since protocol.Timestamp `json:"Since"`
+		Last  protocol.Timestamp `json:"Last"`
+		Self  bool               `json:"Self,omitempty"`
+	}
+	out := []record{}
+	h.core.mu.RLock()
+	for _, other := range h.core.ledger.Hubs() {
+		out = append(out, record{
+			other.Name, other.URL, protocol.Timestamp{Time: time.UnixMilli(other.Since)},
+			protocol.Timestamp{Time: time.UnixMilli(other.Last)}, other.Name == h.core.name,
+		})
+	}
+	h.core.mu.RUnlock()
+	reply.json(http.StatusOK, map[string]any{"Hubs": out})
+}
+
+// A backlogRecord is what an autoscaler wants to know of a capability.
+type backlogRecord struct {
+	Capability string `json:"Capability"`
+	Waiting    int    `json:"Waiting"`
+	Running    int    `json:"Running"`
+	FreeSlots  int    `json:"FreeSlots"`
+	Beacons    int    `json:"Beacons"`
+	OldestMs   int64  `json:"OldestMs"` // how long the item that has waited longest has
+}
+
+// backlog shows, for each capability, what waits and what could be done about
+// it.
+func (h *Hub) backlog(reply responder, r *http.Request, _ []string) {
+	who := callerOf(r)
+	of := map[string]*backlogRecord{}
+	get := func(capability string) *backlogRecord {
+		b := of[capability]
+		if b == nil {
+			b = &backlogRecord{Capability: capability}
+			of[capability] = b
+		}
+		return b
+	}
+	h.core.mu.RLock()
+	for _, b := range h.core.ledger.Beacons() {
+		for _, capability := range b.Info.Capabilities {
+			record := get(capability)
+			record.Beacons++
+			if b.Away == 0 && !b.Draining {
+				record.FreeSlots += max(0, b.Free())
+			}
+		}
+	}
+	now := time.Now().UnixMilli()
+	for it := range h.core.ledger.Live() {
+		if !who.sees(it.Spec.Tenant) {
+			continue
+		}
+		record := get(it.Spec.Capability)
+		switch it.Status {
+		case protocol.StatusPending:
+			record.Waiting++
+			record.OldestMs = max(record.OldestMs, now-it.Ready)
+		case protocol.StatusRunning:
+			record.Running++
+		}
+	}
+	h.core.mu.RUnlock()
+	only := r.URL.Query().Get("Capability")
+	if only != "" {
+		reply.json(http.StatusOK, get(beacon.Excerpt(only, longestName)))
+		return
+	}
+	out := []*backlogRecord{}
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		out = append(out, of[name])
+	}
+	reply.json(http.StatusOK, map[string]any{"Backlog": out})
+}
