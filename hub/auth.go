@@ -142,10 +142,10 @@ func callerOf(r *http.Request) caller {
 // log in.
 func (h *Hub) identify(r *http.Request) (caller, bool) {
 	if t, ok := h.verify(sessionOf(r)); ok {
-		switch {
-		case t.Kind == kindJoin:
+		switch t.Kind {
+		case kindJoin:
 			return caller{user: t.User, role: Worker}, true
-		case t.Kind == kindUser:
+		case kindUser:
 			u := h.users[t.User]
 			return caller{user: u.Name, role: u.Role, tenant: u.Tenant}, true
 		}
