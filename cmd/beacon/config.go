@@ -57,10 +57,11 @@ type config struct {
 	TLSInsecure    bool // any certificate will do
 	LenientActions bool
 
-	StagingPath  string
-	SourcePolicy *sourcePolicy
-	Tags         map[string]any
-	Contexts     map[string]any
+	StagingPath    string
+	SourcePolicy   *sourcePolicy
+	MaxOutputBytes int64 // of the output files of one item; default 256 MiB
+	Tags           map[string]any
+	Contexts       map[string]any
 	// ContextTenants are those whose items may read files of the Contexts that
 	// have a BasePath; without it the default tenant alone.
 	ContextTenants []string
@@ -231,6 +232,9 @@ func decodeConfig(raw []byte, into *config) error {
 	case min(into.PollIntervalMs, into.HeartbeatIntervalMs, into.ReconnectIntervalMs, into.ReconnectMaxMs,
 		into.RequestTimeoutMs, into.PingIntervalMs, into.PingTimeoutMs, into.DrainTimeoutMs) < 0:
 		return errors.New("an interval is below zero")
+	}
+	if into.MaxOutputBytes < 0 {
+		return fmt.Errorf("MaxOutputBytes is %d: want a number of bytes", into.MaxOutputBytes)
 	}
 	if _, err := into.SourcePolicy.download(nil); err != nil {
 		return fmt.Errorf("SourcePolicy: %w", err)

@@ -323,7 +323,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, where.close()) }()
 	run := executor.New(registry, store, download, tenants.configure(executor.Config{
-		Log: log, LenientActions: o.file.LenientActions, Resolve: where.Resolve,
+		Log: log, LenientActions: o.file.LenientActions, Resolve: where.Resolve, MaxOutput: o.file.MaxOutputBytes,
 	}, g.audit))
 	g.call = run.Call
 	if !o.verbose && !o.wait {
