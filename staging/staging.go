@@ -31,6 +31,7 @@ type Store struct {
 	mu      sync.Mutex
 	open    int
 	tenants map[string]int // directories of items, by the folder that they are in
+	free    []string       // empty directories of the default tenant that are kept for its next items
 }
 
 // Open prepares a store under folder, which is created if need be, and removes
@@ -168,14 +169,17 @@ func (s *Store) CreateFor(tenant string) (*Dir, error) {
 	}
 	d := &Dir{store: s, folder: folder}
 	path := filepath.Join(folder, random())
-	err := os.Mkdir(path, 0o700)
+	var err error
+	if folder != s.path || !s.reuse(path) {
+		err = os.Mkdir(path, 0o700)
+	}
 	if err == nil {
 		if d.Root, err = os.OpenRoot(path); err != nil {
 			err = errors.Join(err, os.Remove(path))
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create the item's directory: %w", hostless(err)), d.leave())
+		return nil, errors.Join(fmt.Errorf("create the item's directory: %w", spaceless(hostless(err))), d.leave())
 	}
 	s.open++
 	if s.tenants == nil {
@@ -196,7 +200,11 @@ func (d *Dir) leave() error {
 
 // Close removes the directory and all that is in it.
 func (d *Dir) Close() error {
-	err := errors.Join(d.Root.Close(), remove(d.Name()))
+	pristine := d.folder == d.store.path && untouched(d.Root)
+	err := d.Root.Close()
+	if !pristine || !d.store.recycle(d.Name()) {
+		err = errors.Join(err, remove(d.Name()))
+	}
 	d.store.mu.Lock()
 	defer d.store.mu.Unlock()
 	d.store.open--
@@ -208,6 +216,42 @@ func (d *Dir) Close() error {
 		return fmt.Errorf("remove the item's directory: %w", err)
 	}
 	return nil
+}
+
+// To make a directory is most of what an item without files costs, on file
+// systems that look for an inode that was not used lately. So some that are as
+// they were made are kept. They get another name when an item ends and when the
+// next begins: what somebody remembers of the item leads nowhere.
+const (
+	freePrefix = "free-"
+	maxFree    = 16
+)
+
+// recycle keeps a directory that is untouched, if there is room for it.
+func (s *Store) recycle(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.free) >= maxFree {
+		return false
+	}
+	free := filepath.Join(s.path, freePrefix+random())
+	if os.Rename(path, free) != nil {
+		return false
+	}
+	s.free = append(s.free, free)
+	return true
+}
+
+// reuse gives a directory that was kept its new name; mu is held.
+func (s *Store) reuse(path string) bool {
+	for len(s.free) > 0 {
+		free := s.free[len(s.free)-1]
+		s.free = s.free[:len(s.free)-1]
+		if os.Rename(free, path) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // remove removes a directory, if it is there, and all that providers left in

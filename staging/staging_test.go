@@ -3,6 +3,7 @@ package staging_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -406,4 +407,69 @@ func FuzzCheckName(f *testing.F) {
 		require.LessOrEqual(t, len(name), 255)
 		require.False(t, strings.ContainsFunc(name, unicode.IsControl))
 	})
+}
+
+// An item finds an empty directory whatever the one before it did, and what the
+// one before remembers leads nowhere.
+func TestDirectoriesAreReused(t *testing.T) {
+	store, err := staging.Open(t.TempDir())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	inode := func(d *staging.Dir) os.FileInfo {
+		info, err := os.Stat(d.Name())
+		require.NoError(t, err)
+		return info
+	}
+	last, err := store.Create()
+	require.NoError(t, err)
+	tests := map[string]struct {
+		use   func(d *staging.Dir) error
+		again bool
+	}{
+		"nothing":     {func(*staging.Dir) error { return nil }, true},
+		"made, gone":  {func(d *staging.Dir) error { return errors.Join(d.WriteFile("f", nil, 0o600), d.Remove("f")) }, true},
+		"a file":      {func(d *staging.Dir) error { return d.WriteFile("f", []byte("secret"), 0o600) }, false},
+		"a directory": {func(d *staging.Dir) error { return d.Mkdir("d", 0o700) }, false},
+		"its mode":    {func(d *staging.Dir) error { return os.Chmod(d.Name(), 0o777) }, false},
+		"unreadable":  {func(d *staging.Dir) error { return os.Chmod(d.Name(), 0) }, false},
+		"moved away":  {func(d *staging.Dir) error { return os.Rename(d.Name(), d.Name()+"x") }, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			before, path := inode(last), last.Name()
+			require.NoError(t, tt.use(last))
+			require.NoError(t, last.Close())
+			require.NoDirExists(t, path)
+			_, err := last.Create("late")
+			require.ErrorIs(t, err, os.ErrClosed)
+			next, err := store.Create()
+			require.NoError(t, err)
+			require.NotEqual(t, path, next.Name())
+			found, err := os.ReadDir(next.Name())
+			require.NoError(t, err)
+			require.Empty(t, found)
+			info := inode(next)
+			if os.PathSeparator == '/' {
+				require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+				if tt.again { // a new one may get the number of the one before
+					require.True(t, os.SameFile(before, info))
+				}
+			}
+			last = next
+		})
+	}
+	require.NoError(t, last.Close())
+
+	var all []*staging.Dir
+	for range 40 {
+		d, err := store.Create()
+		require.NoError(t, err)
+		all = append(all, d)
+	}
+	for _, d := range all {
+		require.NoError(t, d.Close())
+	}
+	kept, err := filepath.Glob(filepath.Join(filepath.Dir(last.Name()), "free-*"))
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(kept), 16)
 }

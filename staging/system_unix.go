@@ -4,6 +4,7 @@ package staging
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -49,3 +50,22 @@ func readable(f *os.File) error { return f.Chmod(0o600) }
 
 // isFull reports whether an error says that there is no room on the disk.
 func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// untouched reports whether a directory is as it was made: empty, our own, and
+// nobody else's to use.
+func untouched(root *os.Root) bool {
+	f, err := root.Open(".")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Mode() != fs.ModeDir|0o700 {
+		return false
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != os.Geteuid() {
+		return false
+	}
+	_, err = f.Readdirnames(1)
+	return errors.Is(err, io.EOF) && plain(f)
+}

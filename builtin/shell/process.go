@@ -36,7 +36,7 @@ func (p *Provider) run(ctx context.Context, job *beacon.Job, c *command) (outcom
 	p.identity.apply(cmd)
 	life := p.processes.begin(cmd)
 	defer p.processes.end(life)
-	attributes(cmd, c.line)
+	handle := attributes(cmd, c.line)
 
 	last := &lastLine{report: job.Progress}
 	out, err := newCapture("standard output", p.maxBuffer, last)
@@ -54,7 +54,7 @@ func (p *Provider) run(ctx context.Context, job *beacon.Job, c *command) (outcom
 		return outcome{}, err
 	}
 	// Three things end a command from outside; the first of them says why.
-	g := &group{process: cmd.Process, grace: p.grace}
+	g := &group{process: cmd.Process, handle: handle, grace: p.grace}
 	defer context.AfterFunc(ctx, func() { g.terminate(context.Cause(ctx)) })()
 	out.begin(g.terminate)
 	errs.begin(g.terminate)
@@ -88,6 +88,7 @@ const endedCode = 124
 // A group is the processes of one command.
 type group struct {
 	process *os.Process
+	handle  *int // of the process, where there is such a thing
 	grace   time.Duration
 
 	mu     sync.Mutex
@@ -148,7 +149,7 @@ type capture struct {
 }
 
 func newCapture(what string, limit int64, last *lastLine) (*capture, error) {
-	read, write, err := os.Pipe()
+	read, write, err := newPipe()
 	if err != nil {
 		return nil, fmt.Errorf("make a pipe for the command: %w", err)
 	}

@@ -23,14 +23,6 @@ func (g *group) signal(kill bool) {
 	_ = unix.Kill(-g.process.Pid, signal) // that there is nobody is no error
 }
 
-// attributes make a command a process group of its own.
-func attributes(cmd *exec.Cmd, _ string) {
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Setpgid = true
-}
-
 // exitCode is that of a shell: 128 and more for a signal.
 func exitCode(state *os.ProcessState) int {
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {

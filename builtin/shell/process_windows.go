@@ -30,11 +30,12 @@ func (g *group) wait() (take func() (*os.ProcessState, error)) {
 	return g.process.Wait
 }
 
-func attributes(cmd *exec.Cmd, line string) {
+func attributes(cmd *exec.Cmd, line string) *int {
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP, HideWindow: true}
 	if line != "" {
 		cmd.SysProcAttr.CmdLine = syscall.EscapeArg(cmd.Path) + " " + line
 	}
+	return nil
 }
 
 func exitCode(state *os.ProcessState) int { return state.ExitCode() }
@@ -51,3 +52,5 @@ func lookPath(name string, _ []string) (string, error) {
 	}
 	return filepath.Abs(path)
 }
+
+func newPipe() (read, write *os.File, err error) { return os.Pipe() }
