@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -586,18 +587,9 @@ func (d *Downloader) failed(ctx context.Context, t *transfer, err error) error {
 
 // spaceless words the error of a full disk for people.
 func spaceless(err error) error {
-	if isFull(err) {
-		return beacon.Errorf(beacon.Failed, "no space left on the worker's disk, in the folder for the files of work items: %w", rootCause(err))
+	var number syscall.Errno
+	if isFull(err) && errors.As(err, &number) {
+		return beacon.Errorf(beacon.Failed, "no space left on the worker's disk, in the folder for the files of work items: %w", number)
 	}
 	return err
-}
-
-func rootCause(err error) error {
-	for {
-		next := errors.Unwrap(err)
-		if next == nil {
-			return err
-		}
-		err = next
-	}
 }

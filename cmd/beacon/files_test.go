@@ -79,6 +79,7 @@ type plant struct {
 	*coordinator.Coordinator
 	dir    string
 	config map[string]any
+	real   bool // run the command as it is released, whose memory counts
 	worker *exec.Cmd
 	said   *lockedBuffer
 }
@@ -101,12 +102,22 @@ func (p *plant) start() {
 	raw, err := json.Marshal(p.config)
 	require.NoError(p.t, err)
 	require.NoError(p.t, os.WriteFile(p.folder("config.json"), raw, 0o600))
-	p.worker = exec.Command(command(p.t), "run", "--config", p.folder("config.json"), "--wait", "--verbose")
-	p.worker.Env = append(os.Environ(), "BEACON_CACHE_DIR="+p.folder("cache"))
+	p.worker = beaconCommand(p.t, p.folder("cache"), "run", "--config", p.folder("config.json"), "--wait", "--verbose")
+	if p.real {
+		p.worker.Path = command(p.t)
+	}
 	p.said = &lockedBuffer{}
 	p.worker.Stdout, p.worker.Stderr = p.said, p.said
 	require.NoError(p.t, p.worker.Start())
-	require.NoError(p.t, p.Until(p.within(), func() bool { return strings.Contains(p.said.String(), "ready for work") }), "the worker said: %s", p.said)
+	p.eventually(func() bool { return strings.Contains(p.said.String(), "ready for work") })
+}
+
+// eventually waits for what no event tells of.
+func (p *plant) eventually(condition func() bool) {
+	p.t.Helper()
+	for ctx := p.within(); !condition(); time.Sleep(5 * time.Millisecond) {
+		require.NoError(p.t, ctx.Err(), "the worker said: %s", p.said.tail())
+	}
 }
 
 func (p *plant) within() context.Context {
@@ -310,6 +321,7 @@ func TestLargeFiles(t *testing.T) {
 		arrived <- a
 		return true
 	})
+	p.real = true
 	p.start()
 	idle := p.peak()
 	megabytes := func(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
@@ -368,6 +380,7 @@ func TestOneDownload(t *testing.T) {
 		http.ServeFile(w, r, p.folder("source"))
 	}))
 	defer source.Close()
+	p.real = true
 	p.start()
 	began := time.Now()
 	for i := range items {
@@ -403,6 +416,7 @@ func processorTime(t *testing.T, pid int) (own, children time.Duration) {
 func TestTrueItems(t *testing.T) {
 	items := int(proof(t, "BEACON_FILES_ITEMS", "a number of items", "10000"))
 	p := newPlant(t, 2)
+	p.real = true
 	p.start()
 	run := func(prefix string, n int) {
 		go func() {
@@ -460,6 +474,115 @@ func descendants(t *testing.T, pid int) (found []int) {
 			n, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 			found = append(found, n)
 			found = append(found, descendants(t, n)...)
+		}
+	}
+	return found
+}
+
+// A worker that is killed in the middle of something leaves nothing that the
+// next one does not take away: no file, no process, and nothing in the cache
+// that is not whole.
+func TestKilledInEachPhase(t *testing.T) {
+	const size = 4 << 20
+	for phase, settings := range map[string]map[string]any{
+		"download":            {"Command": "sha256sum < {SourcePath}", "SourceURL": "/stalls"},
+		"download, cached":    {"Command": "sha256sum < {SourcePath}", "SourceURL": "/stalls", "AffinityKey": "k"},
+		"run":                 {"Command": "sleep 600 & touch begun; sleep 600", "SourceURL": "/in", "OutputFilename": "out"},
+		"send":                {"Command": "cp {SourcePath} {OutputPath}", "SourceURL": "/in", "OutputFilename": "out", "ReturnOutputAsBase64": true},
+		"send, after caching": {"Command": "cp {SourcePath} {OutputPath}", "SourceURL": "/in", "AffinityKey": "k", "OutputFilename": "out", "ReturnOutputAsBase64": true},
+	} {
+		t.Run(phase, func(t *testing.T) {
+			p := newPlant(t, 4)
+			p.config["DrainTimeoutMs"] = 1 // the server gives the item out again
+			word := fmt.Sprintf("killed%d", rand.Uint64())
+			digest := random(t, p.folder("source"), size)
+			var dead atomic.Bool
+			reached, killed := make(chan struct{}, 10), make(chan struct{})
+			source := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Etag", `"1"`)
+				if r.URL.Path == "/stalls" && !dead.Load() {
+					w.Header().Set("Content-Length", strconv.Itoa(size))
+					_, _ = w.Write(make([]byte, size/2))
+					w.(http.Flusher).Flush()
+					reached <- struct{}{}
+					<-r.Context().Done()
+					return
+				}
+				http.ServeFile(w, r, p.folder("source"))
+			}))
+			defer source.Close()
+			arrived := make(chan string, 10)
+			p.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasSuffix(r.URL.Path, "/Complete") {
+					return false
+				}
+				if !dead.Load() {
+					_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
+					reached <- struct{}{}
+					<-killed
+					return true
+				}
+				got, _, err := outputData(r.Body)
+				if err != nil {
+					got = err.Error()
+				}
+				_, _ = io.WriteString(w, `{"Status":"Completed"}`)
+				arrived <- got
+				return true
+			})
+			p.start()
+			settings["SourceURL"] = source.URL + strings.TrimPrefix(settings["SourceURL"].(string), source.URL)
+			if phase == "run" {
+				settings["Command"] = ": " + word + "; " + strings.ReplaceAll(settings["Command"].(string), "sleep 600", "sh -c 'while :; do sleep 1; done' "+word)
+			}
+			p.push("wi-1", settings)
+			if phase == "run" {
+				p.eventually(func() bool {
+					found, _ := filepath.Glob(p.folder("staging/worker-*/*/begun"))
+					return len(found) == 1
+				})
+			} else {
+				<-reached
+			}
+			dead.Store(true)
+			p.kill()
+			close(killed)
+
+			p.start()
+			p.eventually(func() bool { return len(with(t, word)) == 0 })
+			workers, err := filepath.Glob(p.folder("staging/worker-*"))
+			require.NoError(t, err)
+			require.Len(t, workers, 2, "the folder of this worker, and its lock")
+			if strings.HasPrefix(phase, "send") {
+				select { // what was not delivered comes with the next worker
+				case got := <-arrived:
+					require.Equal(t, digest, got)
+				case <-p.within().Done():
+					t.Fatal("the result is lost; the worker said: ", p.said.tail())
+				}
+			}
+			// Whatever is in the cache is whole.
+			p.push("wi-2", map[string]any{"Command": "sha256sum < {SourcePath}", "SourceURL": source.URL + "/stalls", "AffinityKey": "k"})
+			for {
+				r := p.report()
+				require.Equal(t, digest+"  -\n", r.Result.Outputs["Result"], r)
+				if r.Hash == "wi-2" {
+					break
+				}
+			}
+			p.stop()
+		})
+	}
+}
+
+// with lists the processes with a word among their arguments.
+func with(t *testing.T, word string) (found []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	for _, path := range all {
+		if raw, err := os.ReadFile(path); err == nil && strings.Contains(string(raw), word) {
+			found = append(found, path+": "+string(raw))
 		}
 	}
 	return found
