@@ -210,7 +210,7 @@ func TestPollerRegistersAgain(t *testing.T) {
 }
 
 func TestDeadPeerIsNoticed(t *testing.T) {
-	s := start(t, hub.Config{Settings: ledger.Settings{HeartbeatMs: 60}})
+	s := start(t, hub.Config{Settings: ledger.Settings{HeartbeatMs: 1500}})
 	pings := make(chan struct{}, 1000)
 	conn, _, err := websocket.Dial(t.Context(), s.url, &websocket.DialOptions{ //nolint:bodyclose // it is the connection's
 		HTTPClient:     s.web.Client(),
@@ -221,14 +221,22 @@ func TestDeadPeerIsNoticed(t *testing.T) {
 	alive.register("alive", 1, "A")
 	reading, cancel := context.WithCancel(t.Context())
 	var reader sync.WaitGroup
-	reader.Go(func() { _, _, _ = conn.Read(reading) })
+	ended := make(chan error, 1)
+	reader.Go(func() {
+		_, _, err := conn.Read(reading)
+		ended <- err
+	})
 
 	dead := s.join("dead", 1, "B") // answers no pings, since it does not read
 	hash := s.enqueue(`{"Capability":"B"}`)
 	s.eventually("given back", func() bool { return s.record(hash).Status == protocol.StatusPending })
 	require.Equal(t, http.StatusNotFound, s.get("/Beacon/"+dead.id).status)
-	for range 5 {
-		<-pings
+	for range 2 {
+		select {
+		case <-pings:
+		case err := <-ended:
+			require.NoError(t, err, "a worker that answers was taken for gone")
+		}
 	}
 	require.Equal(t, http.StatusOK, s.get("/Beacon/"+alive.id).status)
 	cancel()

@@ -251,6 +251,9 @@ func (h *Hub) watchOver(ctx context.Context, s *socket) {
 		err := s.conn.Ping(pinging)
 		unhook()
 		cancel()
+		if err == nil {
+			s.lastRead.Store(time.Now().UnixNano())
+		}
 		silent := time.Since(time.Unix(0, s.lastRead.Load()))
 		if err != nil && h.ctx.Err() == nil && ctx.Err() == nil && silent > limit {
 			h.log.Warn("worker does not answer and is taken for gone", "silent", silent)
