@@ -1,29 +1,125 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 )
+
+// A cache is a folder with what was made of modules: for each one a folder
+// that is named by its digest. What is in it is executed, so nothing is believed
+// that was not written with the key.
+type cache struct {
+	dir string // "" for none
+	own []byte // the key, if it was given
+
+	mu sync.Mutex // while the key is made
+}
+
+func (c *cache) folder(digest string) string { return filepath.Join(c.dir, digest) }
+
+// keyFile holds the key of a cache. Whoever can read it can write to the cache,
+// too: it guards against files that came from elsewhere, and against those that
+// are damaged.
+const keyFile = "key"
+
+const keySize = 32
+
+// keyOf returns the key of what belongs to one module. Each has another, so that
+// a process that makes one module ready can speak for no other.
+func (c *cache) keyOf(digest string) ([]byte, error) {
+	if c.own != nil {
+		return c.own, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// It may be removed and made again while a worker runs.
+	key, err := readKey(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = makeKey(c.dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(digest))
+	return mac.Sum(nil), nil
+}
+
+func readKey(dir string) ([]byte, error) {
+	key, err := os.ReadFile(filepath.Join(dir, keyFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the key of the cache: %w", err)
+	}
+	if len(key) != keySize {
+		return nil, fmt.Errorf("the key of the cache, %s, has %d bytes instead of %d: remove it", filepath.Join(dir, keyFile), len(key), keySize)
+	}
+	return key, nil
+}
+
+func makeKey(dir string) ([]byte, error) {
+	file := filepath.Join(dir, keyFile)
+	key := make([]byte, keySize)
+	_, _ = rand.Read(key) // never fails
+	temporary, err := os.CreateTemp(dir, keyFile+".*")
+	if err != nil {
+		return nil, fmt.Errorf("make a key for the cache: %w", err)
+	}
+	_, err = temporary.Write(key)
+	// Of two processes that do this at a time one wins: a link never replaces.
+	if err = errors.Join(err, temporary.Close()); err == nil {
+		err = os.Link(temporary.Name(), file)
+		if errors.Is(err, fs.ErrExist) {
+			err = nil
+		} else if err != nil { // a file system without links
+			err = os.Rename(temporary.Name(), file)
+		}
+	}
+	if removed := os.Remove(temporary.Name()); err != nil && removed != nil {
+		err = errors.Join(err, removed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a key for the cache: %w", err)
+	}
+	return readKey(dir)
+}
 
 // compile translates the module, or takes the translation from the cache: one
 // folder a module, in which the engine has files for its version and platform.
-func (m *Module) compile(ctx context.Context, cacheDir string, binary []byte) error {
-	if cacheDir == "" {
+func (m *Module) compile(ctx context.Context, binary []byte) error {
+	if m.cache.dir == "" {
 		return m.build(ctx, binary, "")
 	}
-	dir := filepath.Join(cacheDir, m.digest)
-	before, err := m.unspoiled(dir)
+	dir := m.cache.folder(m.digest)
+	var before string
+	key, err := m.cache.keyOf(m.digest)
+	if m.opened {
+		if err == nil {
+			before, err = m.unspoiled(dir, key)
+		}
+		if err != nil || before == "" {
+			return fmt.Errorf("%w: %w", ErrDamaged, cmp.Or(err, errors.New("the seal is missing or wrong")))
+		}
+		return m.build(ctx, binary, dir)
+	}
+	if err == nil {
+		before, err = m.unspoiled(dir, key)
+	}
 	if err == nil {
 		err = m.build(ctx, binary, dir)
 	}
 	if err == nil {
-		if err := seal(dir, before); err != nil {
+		if err := seal(dir, before, key); err != nil {
 			m.log.Warn("the compiled module stays out of the cache", "module", m.name, "err", err)
 		}
 		return nil
@@ -36,64 +132,82 @@ func (m *Module) compile(ctx context.Context, cacheDir string, binary []byte) er
 	if failed == nil {
 		m.log.Warn("the compilation cache cannot be used", "module", m.name, "err", err)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := m.discard(dir); err != nil {
 		m.log.Warn("removing a compiled module from the cache", "module", m.name, "err", err)
 	}
 	return failed
 }
 
-// sumFile holds the checksum of a module's folder. The engine has a checksum
-// for code only, believes the other numbers of a damaged file, and some of them
-// make it ask for more memory than there is, which ends the process.
-const sumFile = "checksum"
+// sealFile authenticates a module's folder. The engine has a checksum for code
+// only, believes the other numbers of a damaged file, and some of them make it
+// ask for more memory than there is, which ends the process.
+const sealFile = "seal"
 
 // unspoiled removes a folder that is not as seal has left it, and returns the
-// checksum of what is there: "" when there is nothing.
-func (m *Module) unspoiled(dir string) (sum string, err error) {
-	want, err := os.ReadFile(filepath.Join(dir, sumFile))
+// seal of what is there: "" when there is nothing.
+func (m *Module) unspoiled(dir string, key []byte) (sum string, err error) {
+	want, err := os.ReadFile(filepath.Join(dir, sealFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		// Not there, or left half-finished.
-		return "", os.RemoveAll(dir)
+		return "", m.discard(dir)
 	}
 	if err != nil {
-		return "", fmt.Errorf("read the checksum of a cached module: %w", err)
+		return "", fmt.Errorf("read the seal of a cached module: %w", err)
 	}
-	if sum, err = checksum(dir); err != nil {
+	if sum, err = sealOf(dir, key); err != nil {
 		return "", err
 	}
-	if sum != string(want) {
+	if !hmac.Equal([]byte(sum), want) {
 		m.log.Warn("compiling anew: the cached module is damaged", "module", m.name)
-		return "", os.RemoveAll(dir)
+		return "", m.discard(dir)
 	}
 	return sum, nil
 }
 
-// seal stores the checksum of a folder in which before was the last one.
-func seal(dir, before string) error {
-	sum, err := checksum(dir)
+// discard removes what the engine has in a module's folder; snapshots have seals
+// of their own.
+func (m *Module) discard(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || m.opened {
+		return nil // an opened module's folder is not its own to write to
+	}
+	if err != nil {
+		return fmt.Errorf("read the folder of a cached module: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() || e.Name() == sealFile {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
+}
+
+// seal stores the seal of a folder in which before was the last one.
+func seal(dir, before string, key []byte) error {
+	sum, err := sealOf(dir, key)
 	if err != nil || sum == before {
 		return err
 	}
-	temporary, err := os.CreateTemp(dir, sumFile+".*")
+	temporary, err := os.CreateTemp(dir, sealFile+".*")
 	if err != nil {
-		return fmt.Errorf("store the checksum of a compiled module: %w", err)
+		return fmt.Errorf("seal a compiled module: %w", err)
 	}
 	_, err = temporary.WriteString(sum)
 	err = errors.Join(err, temporary.Close())
 	if err == nil {
-		err = os.Rename(temporary.Name(), filepath.Join(dir, sumFile))
+		err = os.Rename(temporary.Name(), filepath.Join(dir, sealFile))
 	}
 	if err != nil {
 		err = errors.Join(err, os.Remove(temporary.Name()))
-		return fmt.Errorf("store the checksum of a compiled module: %w", err)
+		return fmt.Errorf("seal a compiled module: %w", err)
 	}
 	return nil
 }
 
-// checksum is one of all files in a folder but the checksum itself.
-func checksum(dir string) (string, error) {
+// sealOf authenticates all files in the folders of a folder, with their names.
+func sealOf(dir string, key []byte) (string, error) {
 	root := os.DirFS(dir)
-	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	sum := hmac.New(sha256.New, key)
 	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Dir(name) == "." {
 			return err
@@ -103,12 +217,19 @@ func checksum(dir string) (string, error) {
 			return err
 		}
 		defer file.Close() //nolint:errcheck // only read
+		info, err := file.Stat()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(sum, "%q %d\n", name, info.Size())
 		n, err := io.Copy(sum, file)
-		fmt.Fprintf(sum, "%s %d\n", name, n)
+		if err == nil && n != info.Size() {
+			err = errors.New("it changes while it is read")
+		}
 		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("read the cached module: %w", err)
 	}
-	return fmt.Sprintf("%08x", sum.Sum32()), nil
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }

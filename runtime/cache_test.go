@@ -31,7 +31,7 @@ func files(t testing.TB, dir string) map[string]fs.FileInfo {
 	return all
 }
 
-// compiled lists what the engine has of a module, and its checksum.
+// compiled lists what the engine has of a module, and its seal.
 func compiled(t testing.TB, dir string) map[string]fs.FileInfo {
 	t.Helper()
 	all := files(t, dir)
@@ -62,7 +62,7 @@ func TestCacheIsUsed(t *testing.T) {
 	var log recorder
 	once(t, dir, &log)
 	first := files(t, dir)
-	require.Len(t, first, 4, "the code and its checksum, the snapshot and its key")
+	require.Len(t, first, 4, "the code and its seal, the snapshot and its key")
 	require.Len(t, compiled(t, dir), 2)
 	once(t, dir, &log)
 	second := files(t, dir)
@@ -90,7 +90,7 @@ func TestDamagedCache(t *testing.T) {
 	var code, sum string
 	var original []byte
 	for name := range compiled(t, dir) {
-		if filepath.Base(name) == "checksum" {
+		if filepath.Base(name) == "seal" {
 			sum = name
 			continue
 		}
@@ -110,10 +110,10 @@ func TestDamagedCache(t *testing.T) {
 		"more": func() {
 			require.NoError(t, os.WriteFile(code, append(original[:len(original):len(original)], 0), 0o600))
 		},
-		"other":       func() { require.NoError(t, os.WriteFile(code, []byte("garbage"), 0o600)) },
-		"stranger":    func() { require.NoError(t, os.WriteFile(code+".tmp", []byte("garbage"), 0o600)) },
-		"no checksum": func() { require.NoError(t, os.Remove(sum)) },
-		"bad checksum": func() {
+		"other":    func() { require.NoError(t, os.WriteFile(code, []byte("garbage"), 0o600)) },
+		"stranger": func() { require.NoError(t, os.WriteFile(code+".tmp", []byte("garbage"), 0o600)) },
+		"no seal":  func() { require.NoError(t, os.Remove(sum)) },
+		"bad seal": func() {
 			require.NoError(t, os.WriteFile(sum, []byte("00000000"), 0o600))
 		},
 	}

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,11 +17,14 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/runtime/module"
 	"github.com/ultravisor/beacon/runtime/snapshot"
+	"github.com/ultravisor/beacon/runtime/source"
 )
 
 const (
 	// recordPrefix begins the names of snapshots in a module's folder of the cache.
 	recordPrefix = "snapshot-"
+	// linePrefix begins those of what tells source lines.
+	linePrefix = "lines-"
 	// recordAge is how long one is used. What a guest has made of random bytes, and
 	// nobody renews, such as the keys with which Go hashes, is no older than that.
 	recordAge = 24 * time.Hour
@@ -35,6 +37,8 @@ const (
 // and its memory.
 type record struct {
 	Facts    *module.Facts
+	Lasting  string
+	Lines    bool // there is a file with what tells source lines
 	Entries  map[string]int32
 	Globals  []module.MutableGlobal
 	Taints   bool
@@ -47,6 +51,8 @@ type record struct {
 	WarmedUp bool
 	Took     time.Duration
 	Taken    time.Time
+	// Initialized is false if the state is the one before anything has run.
+	Initialized bool
 }
 
 // origin is what a snapshot depends on. Any difference makes another one.
@@ -71,9 +77,10 @@ func (m *Module) origin(src Source) []byte {
 		Limits   Limits
 		Config   beacon.Settings
 		WarmUp   *hostfuncs.WarmUp
+		Fresh    bool
 	}{
 		program, info.Size(), info.ModTime().UnixNano(), goruntime.GOOS + "/" + goruntime.GOARCH, fmt.Sprintf("%T", m.engine),
-		m.digest, m.name, m.limits, src.Config, src.WarmUp,
+		m.digest, m.name, m.limits, src.Config, src.WarmUp, src.Pool.Fresh,
 	})
 	if err != nil {
 		return nil
@@ -82,43 +89,35 @@ func (m *Module) origin(src Source) []byte {
 	return sum[:]
 }
 
-func (m *Module) recordFile() string {
-	return filepath.Join(m.cacheDir, m.digest, recordPrefix+hex.EncodeToString(m.madeOf[:8]))
+func (m *Module) recordFile(prefix string) string {
+	return filepath.Join(m.cache.folder(m.digest), prefix+hex.EncodeToString(m.madeOf[:8]))
 }
 
-// keepsRecords reports whether the module's snapshots are kept on disk.
+// keepsRecords reports whether what the module is made of is kept on disk.
 func (m *Module) keepsRecords() bool {
-	return m.cacheDir != "" && m.madeOf != nil && !m.poolConfig.Fresh
+	return m.cache.dir != "" && m.madeOf != nil && (!m.poolConfig.Fresh || m.keepsAll)
 }
 
 // recall takes the module as an earlier process has left it, ready to run. It is
 // false if there is nothing of use.
 func (m *Module) recall() bool {
-	if !m.keepsRecords() {
+	if !m.keepsRecords() && !m.opened {
 		return false
 	}
-	var r *snapshot.Record
-	key, err := readKey(m.cacheDir)
-	if err == nil {
-		r, err = snapshot.ReadRecord(m.recordFile(), key)
-	}
+	r, kept, err := m.readRecord()
 	if errors.Is(err, fs.ErrNotExist) {
 		return false
-	}
-	var kept record
-	if err == nil {
-		err = json.Unmarshal(r.Meta, &kept)
 	}
 	if err != nil {
 		m.log.Warn("a kept snapshot cannot be used", "module", m.name, "err", err)
 		return false
 	}
 	now := time.Now()
-	if string(r.Source) != string(m.madeOf) || kept.Taken.After(now) || now.Sub(kept.Taken) > recordAge {
+	if string(r.Source) != string(m.madeOf) || kept.Taken.After(now) || now.Sub(kept.Taken) > recordAge && !m.opened {
 		return false
 	}
 	s := &state{
-		globals: kept.Values, flags: kept.Flags, initialized: true, random: goRandom{kept.Random, kept.Cheap},
+		globals: kept.Values, flags: kept.Flags, initialized: kept.Initialized, random: goRandom{kept.Random, kept.Cheap},
 		renewal: kept.Renewal, warmedUp: kept.WarmedUp, took: kept.Took, taken: kept.Taken,
 	}
 	if kept.Facts == nil || kept.Values != nil && len(kept.Values) != len(kept.Globals) || !s.random.within(r.Size) {
@@ -132,95 +131,148 @@ func (m *Module) recall() bool {
 	}
 	m.prepared = &module.Prepared{
 		Rewritten: module.Rewritten{Binary: r.Binary, Facts: kept.Facts},
-		Entries:   kept.Entries, Globals: kept.Globals, Taints: kept.Taints,
+		Entries:   kept.Entries, Globals: kept.Globals, Taints: kept.Taints, Lasting: kept.Lasting,
 	}
 	m.facts, m.base, m.rawManifest = kept.Facts, s, kept.Manifest
+	m.hasLines = kept.Lines
 	m.recalled = true
 	return true
 }
 
-// remember keeps a state on disk for the next process, if it may be kept.
+// readRecord reads what an earlier process has left. The error is that of the
+// file system if there is nothing.
+func (m *Module) readRecord() (*snapshot.Record, *record, error) {
+	if _, err := os.Lstat(m.recordFile(recordPrefix)); err != nil {
+		return nil, nil, err
+	}
+	key, err := m.cache.keyOf(m.digest)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := snapshot.ReadRecord(m.recordFile(recordPrefix), key)
+	if err != nil {
+		return nil, nil, err
+	}
+	var kept record
+	if err := json.Unmarshal(r.Meta, &kept); err != nil {
+		return nil, nil, fmt.Errorf("read a snapshot: %w", err)
+	}
+	return r, &kept, nil
+}
+
+// remember keeps a state on disk for the next process, if it may be kept; if
+// not, and all is to be kept, the one before anything has run.
 func (m *Module) remember(s *state) error {
 	binary := m.prepared.Binary
 	m.prepared.Binary = nil
-	if m.recalled || binary == nil || !m.keepsRecords() || !s.initialized || s.fixed || m.prepared.Lasting != "" ||
-		m.prepared.Places != nil || s.size() > recordMemory {
+	if m.recalled || binary == nil || !m.keepsRecords() {
 		return nil
 	}
-	key, err := cacheKey(m.cacheDir)
+	fit := s.initialized && !s.fixed && !m.poolConfig.Fresh && m.prepared.Lasting == "" && s.size() <= recordMemory
+	if !m.keepsAll && !fit {
+		return nil
+	}
+	key, err := m.cache.keyOf(m.digest)
 	if err != nil {
 		return err
 	}
-	meta, err := json.Marshal(record{
-		Facts: m.facts, Entries: m.prepared.Entries, Globals: m.prepared.Globals, Taints: m.prepared.Taints, Manifest: m.rawManifest,
+	r := snapshot.Record{Source: m.madeOf, Binary: binary}
+	if !fit {
+		s = m.base
+	}
+	switch {
+	case s.image == nil:
+	case s == m.base && m.keepsAll: // the image may be large and empty
+		for _, d := range m.data {
+			r.Pieces = append(r.Pieces, snapshot.Piece{Offset: d.Offset, Bytes: d.Bytes})
+		}
+	default:
+		r.Pieces = []snapshot.Piece{{Bytes: s.image.Bytes()}}
+	}
+	r.Size = int(s.size())
+	r.Meta, err = json.Marshal(record{
+		Facts: m.facts, Lasting: m.prepared.Lasting, Lines: m.hasLines, Entries: m.prepared.Entries, Globals: m.prepared.Globals,
+		Taints: m.prepared.Taints, Manifest: m.rawManifest, Initialized: s.initialized,
 		Values: s.globals, Flags: s.flags, Random: s.random.states, Cheap: s.random.cheap,
 		Renewal: s.renewal, WarmedUp: s.warmedUp, Took: s.took, Taken: s.taken,
 	})
 	if err != nil {
 		return fmt.Errorf("keep a snapshot: %w", err)
 	}
-	r := snapshot.Record{Source: m.madeOf, Meta: meta, Binary: binary, Size: int(s.size())}
-	if s.image != nil {
-		r.Pieces = []snapshot.Piece{{Bytes: s.image.Bytes()}}
-	}
 	m.forget()
-	return r.Write(m.recordFile(), key)
+	if m.hasLines {
+		if err := m.keepLines(key); err != nil {
+			return err
+		}
+	}
+	return r.Write(m.recordFile(recordPrefix), key)
+}
+
+// A lineTable finds the source lines of places in the rewritten code.
+type lineTable struct {
+	places module.Places
+	tables source.Tables
+}
+
+// lines finds what tells the module's source lines; it is empty if nothing does.
+func (m *Module) lines() lineTable {
+	m.lineOnce.Do(func() {
+		if !m.recalled || !m.hasLines {
+			return
+		}
+		key, err := m.cache.keyOf(m.digest)
+		var r *snapshot.Record
+		if err == nil {
+			r, err = snapshot.ReadRecord(m.recordFile(linePrefix), key)
+		}
+		var kept lineTable
+		if err == nil {
+			kept.places, err = module.ParsePlaces(r.Meta)
+		}
+		if err != nil {
+			m.log.Warn("source lines cannot be told", "module", m.name, "err", err)
+			return
+		}
+		if len(r.Pieces) == 3 {
+			kept.tables = source.Tables{Line: r.Pieces[0].Bytes, LineStr: r.Pieces[1].Bytes, Str: r.Pieces[2].Bytes}
+		}
+		m.lineTable = kept
+	})
+	return m.lineTable
+}
+
+// keepLines keeps what tells source lines, in a file that is only read when a
+// guest breaks down.
+func (m *Module) keepLines(key []byte) error {
+	t := m.lineTable.tables
+	r := snapshot.Record{Source: m.madeOf, Meta: m.lineTable.places.Append(nil), Verbatim: true, Pieces: []snapshot.Piece{
+		{Bytes: t.Line}, {Bytes: t.LineStr}, {Bytes: t.Str},
+	}}
+	return r.Write(m.recordFile(linePrefix), key)
 }
 
 // forget removes snapshots of the module that are too old to be used.
 func (m *Module) forget() {
-	dir := filepath.Join(m.cacheDir, m.digest)
+	dir := m.cache.folder(m.digest)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return // there is nothing yet
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if strings.HasPrefix(e.Name(), recordPrefix) && err == nil && time.Since(info.ModTime()) > recordAge {
+		if kept(e.Name()) && err == nil && time.Since(info.ModTime()) > recordAge {
 			m.note(os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}
 }
 
-// keyFile holds the key of the snapshots in a cache. Whoever can read it can
-// write to the cache, too: it guards against files that came from elsewhere, and
-// against those that are damaged.
-const keyFile = "key"
-
-const keySize = 32
-
-func readKey(dir string) ([]byte, error) {
-	key, err := os.ReadFile(filepath.Join(dir, keyFile))
-	if err != nil {
-		return nil, fmt.Errorf("read the key of the cache: %w", err)
+// kept reports whether a file of that name in a module's folder is what remember
+// or refuse has left.
+func kept(name string) bool {
+	for _, prefix := range []string{recordPrefix, linePrefix, refusalPrefix} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
 	}
-	if len(key) != keySize {
-		return nil, fmt.Errorf("the key of the cache, %s, has %d bytes instead of %d: remove it", filepath.Join(dir, keyFile), len(key), keySize)
-	}
-	return key, nil
-}
-
-// cacheKey returns the key of a cache, and makes one if there is none.
-func cacheKey(dir string) ([]byte, error) {
-	key, err := readKey(dir)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
-	file := filepath.Join(dir, keyFile)
-	key = make([]byte, keySize)
-	_, _ = rand.Read(key) // never fails
-	temporary, err := os.CreateTemp(dir, keyFile+".*")
-	if err != nil {
-		return nil, fmt.Errorf("make a key for the cache: %w", err)
-	}
-	_, err = temporary.Write(key)
-	// Of two processes that do this at a time one wins, and the other's snapshots
-	// cannot be read.
-	if err = errors.Join(err, temporary.Close()); err == nil {
-		err = os.Rename(temporary.Name(), file)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a key for the cache: %w", err), os.Remove(temporary.Name()))
-	}
-	return readKey(dir)
+	return false
 }

@@ -44,16 +44,24 @@ type Module struct {
 	engine   engine.Engine
 	code     engine.Code
 	prepared *module.Prepared
-	tables   source.Tables // of source lines
+	data     []module.Segment // of prepared, while it may be kept
+	// hasLines is true if source lines can be told, by lines.
+	hasLines  bool
+	lineOnce  sync.Once
+	lineTable lineTable
 	// base is the state before anything has run, or, of a module that was recalled,
 	// the one after initialisation.
-	base        *state
-	recalled    bool
-	rawManifest []byte
-	cacheDir    string
-	madeOf      []byte // what its snapshots depend on
-	poolConfig  Pool
-	pool        *pool
+	base     *state
+	recalled bool
+	// opened is true if it was opened from what was left for it, and has nothing
+	// else; keepsAll if it is to be left for others.
+	opened, keepsAll bool
+	temporary        *Registered // where it was opened from; nil if that stays
+	rawManifest      []byte
+	cache            *cache
+	madeOf           []byte // what its snapshots depend on
+	poolConfig       Pool
+	pool             *pool
 	// use is held for reading while a run is under way.
 	use    sync.RWMutex
 	closed bool
@@ -70,7 +78,7 @@ func (m *Module) build(ctx context.Context, binary []byte, cacheDir string) (err
 		return item.Count(ctx)
 	}
 	libraries := []abi.Library{hostfuncs.Interface().Library(), guestWASI.Library(), fuel()}
-	if m.code, err = m.engine.Compile(ctx, binary, libraries, cacheDir, m.prepared.Places != nil); err != nil {
+	if m.code, err = m.engine.Compile(ctx, binary, libraries, cacheDir, m.hasLines); err != nil {
 		return errors.New(beacon.Excerpt(err.Error(), 500))
 	}
 	return nil
@@ -88,7 +96,11 @@ func (m *Module) Close(ctx context.Context) error {
 	if m.pool != nil {
 		err = m.pool.close()
 	}
-	return errors.Join(err, m.base.release(), m.code.Close(ctx))
+	err = errors.Join(err, m.base.release(), m.code.Close(ctx))
+	if m.temporary != nil {
+		err = errors.Join(err, m.temporary.Discard())
+	}
+	return err
 }
 
 // Shutdown frees the module, for a beacon.Registry.
@@ -120,10 +132,10 @@ func (m *Module) Capability() beacon.Capability { return m.manifest.Capability }
 
 // describe finds the manifest: in the binary, else by asking the module.
 func (m *Module) describe(ctx context.Context) error {
-	raw := m.facts.Manifest
+	var raw []byte
 	if m.recalled {
 		raw = m.rawManifest
-	} else if raw == nil && m.entry.describe && !m.entry.command {
+	} else if raw = m.facts.Manifest; raw == nil && m.entry.describe && !m.entry.command {
 		var err error
 		if raw, err = m.ask(ctx); err != nil {
 			return err
@@ -557,11 +569,12 @@ func original(line string) string {
 
 // positions are the source lines of calls, as far as the module tells them.
 func (m *Module) positions(stack []engine.Frame) []source.Position {
+	lines := m.lines()
 	places := make([]uint32, len(stack))
 	for i, frame := range stack {
-		places[i], _ = m.prepared.Places.Original(frame.Offset) // 0 is in no line
+		places[i], _ = lines.places.Original(frame.Offset) // 0 is in no line
 	}
-	return m.tables.Positions(places)
+	return lines.tables.Positions(places)
 }
 
 // trap gives the reason for a fault and a short stack of the guest's functions.

@@ -67,6 +67,12 @@ type Config struct {
 	// machine and not once per start. What is in it is executed as native code,
 	// so it must belong to this user alone. Empty means no cache on disk.
 	CacheDir string
+	// CacheKey authenticates what is in CacheDir: 32 bytes. By default the key is
+	// kept there, too.
+	CacheKey []byte
+	// Registrar makes modules ready that are not in the cache; nil has Load do it
+	// in this process.
+	Registrar Registrar
 	// Memory is what all guests together may have, in bytes: items wait until
 	// there is enough. Default: three quarters of what the machine has, or the
 	// group of processes that it is bounded by (Linux); elsewhere 3 GiB.
@@ -81,11 +87,12 @@ type Config struct {
 
 // A Runtime loads modules. It is safe for concurrent use.
 type Runtime struct {
-	cacheDir string
-	engine   engine.Engine
-	memory   *memoryBudget
-	budget   Budget
-	log      *slog.Logger
+	cache     *cache
+	registrar Registrar
+	engine    engine.Engine
+	memory    *memoryBudget
+	budget    Budget
+	log       *slog.Logger
 }
 
 // New prepares a runtime. A cache directory that others can write to is an
@@ -103,8 +110,8 @@ func New(cfg Config) (*Runtime, error) {
 		cfg.Memory = machineMemory() / 4 * 3
 	}
 	return &Runtime{
-		cacheDir: cfg.CacheDir, engine: cfg.Engine, memory: newMemoryBudget(cfg.Memory),
-		budget: cfg.Budget, log: cmp.Or(cfg.Log, slog.Default()),
+		cache: &cache{dir: cfg.CacheDir, own: cfg.CacheKey}, registrar: cfg.Registrar, engine: cfg.Engine,
+		memory: newMemoryBudget(cfg.Memory), budget: cfg.Budget, log: cmp.Or(cfg.Log, slog.Default()),
 	}, nil
 }
 
@@ -164,40 +171,58 @@ var entries = []string{
 	"_initialize", "beacon_initialize", "beacon_describe", "beacon_execute", "beacon_shutdown", "beacon_reseed", "_start",
 }
 
-// Load checks, compiles and describes a module. Errors with code
-// beacon.Refused say why the module cannot be run.
+// Load checks, compiles and describes a module, or takes it from the cache.
+// Errors with code beacon.Refused say why the module cannot be run. With a
+// Registrar, what is not in the cache is left there by another process first.
 func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
+	if r.registrar != nil {
+		return r.registerAndOpen(ctx, src)
+	}
+	m := r.module(src)
+	if err := m.makeReady(ctx, src.Binary); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, m.refusal(err)
+	}
+	return m.finish(ctx, src, r.memory)
+}
+
+// module makes a module that has nothing yet.
+func (r *Runtime) module(src Source) *Module {
 	limits := src.Limits
 	limits.Memory = cmp.Or(limits.Memory, DefaultMemory)
 	limits.Describe = cmp.Or(limits.Describe, 10*time.Second)
 	limits.Initialize = cmp.Or(limits.Initialize, 10*time.Second)
 	limits.Memory = min(limits.Memory, 4<<30) / module.PageSize * module.PageSize
-
-	refuse := func(err error) error {
-		return beacon.Errorf(beacon.Refused, "module %s: %w", beacon.Excerpt(src.Name, 128), err)
-	}
-	digest := sha256.Sum256(src.Binary)
 	m := &Module{
 		name:       beacon.Excerpt(src.Name, 128),
-		digest:     hex.EncodeToString(digest[:]),
 		limits:     limits,
 		config:     src.Config,
 		poolConfig: src.Pool,
-		cacheDir:   r.cacheDir,
+		cache:      r.cache,
 		nothing:    guestfs.None(),
-		tables:     source.Of(src.Binary),
 		budget:     r.budget,
 		log:        r.log,
 		engine:     r.engine,
 	}
 	m.args = []string{m.name}
-	m.madeOf = m.origin(src)
-	if err := m.makeReady(ctx, src.Binary); err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, refuse(err)
+	if src.Binary != nil {
+		digest := sha256.Sum256(src.Binary)
+		m.digest = hex.EncodeToString(digest[:])
+		m.madeOf = m.origin(src)
 	}
+	return m
+}
+
+// refusal words why the module cannot be run.
+func (m *Module) refusal(err error) error {
+	return beacon.Errorf(beacon.Refused, "module %s: %w", m.name, err)
+}
+
+// finish makes a module of what is ready to be instantiated. Without memory it
+// gets no instances.
+func (m *Module) finish(ctx context.Context, src Source, memory *memoryBudget) (*Module, error) {
 	if err := m.describe(ctx); err != nil {
 		return nil, errors.Join(err, m.Close(ctx))
 	}
@@ -213,8 +238,10 @@ func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
 			return nil, errors.Join(err, m.Close(ctx))
 		}
 	}
-	m.pool = newPool(m, src.Pool, r.memory)
-	m.pool.warm()
+	if memory != nil {
+		m.pool = newPool(m, src.Pool, memory)
+		m.pool.warm()
+	}
 	return m, nil
 }
 
@@ -235,11 +262,17 @@ func (m *Module) makeReady(ctx context.Context, binary []byte) error {
 		return err
 	}
 	m.facts = m.prepared.Facts
+	if m.hasLines = m.prepared.Places != nil; m.hasLines {
+		m.lineTable = lineTable{m.prepared.Places, source.Of(binary)}
+	}
 	if err := m.translate(ctx); err != nil {
 		return err
 	}
 	m.base, err = m.start()
-	// Nothing of the original binary is to be kept.
+	if m.keepsAll {
+		m.data = m.prepared.Data
+	}
+	// Otherwise nothing of the original binary is to be kept.
 	m.prepared.Data, m.facts.Manifest = nil, bytes.Clone(m.facts.Manifest)
 	if err != nil {
 		return errors.Join(err, m.code.Close(ctx))
@@ -251,5 +284,5 @@ func (m *Module) translate(ctx context.Context) (err error) {
 	if m.entry, err = check(m.facts, m.limits.Memory); err != nil {
 		return err
 	}
-	return m.compile(ctx, m.cacheDir, m.prepared.Binary)
+	return m.compile(ctx, m.prepared.Binary)
 }

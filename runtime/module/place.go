@@ -1,6 +1,10 @@
 package module
 
-import "sort"
+import (
+	"encoding/binary"
+	"errors"
+	"sort"
+)
 
 // Places lead from the rewritten code to the original: offsets in the contents
 // of both sections of code, in order.
@@ -19,6 +23,33 @@ func (p Places) Original(offset uint32) (uint32, bool) {
 	}
 	s := p[i-1]
 	return s.from + min(offset-s.to, s.size), true
+}
+
+// Append appends the places in the form that ParsePlaces reads.
+func (p Places) Append(b []byte) []byte {
+	for _, s := range p {
+		for _, n := range [...]uint32{s.to, s.from, s.size} {
+			b = binary.LittleEndian.AppendUint32(b, n)
+		}
+	}
+	return b
+}
+
+// ParsePlaces reads what Append has written.
+func ParsePlaces(b []byte) (Places, error) {
+	const size = 12
+	if len(b)%size != 0 {
+		return nil, errors.New("not a list of places")
+	}
+	p := make(Places, len(b)/size)
+	for i := range p {
+		at := b[i*size:]
+		p[i] = span{binary.LittleEndian.Uint32(at), binary.LittleEndian.Uint32(at[4:]), binary.LittleEndian.Uint32(at[8:])}
+		if i > 0 && p[i].to < p[i-1].to {
+			return nil, errors.New("not a list of places: out of order")
+		}
+	}
+	return p, nil
 }
 
 // places are complete when all functions are written.

@@ -29,6 +29,9 @@ type Record struct {
 	// Size and Pieces are the memory, for NewImage.
 	Size   int
 	Pieces []Piece
+	// Verbatim keeps the pieces as they are; otherwise pages of zeros are left
+	// out. It is not part of the file.
+	Verbatim bool
 }
 
 // magic begins a file. Its last byte is the version of the format.
@@ -74,7 +77,10 @@ func (r *Record) encode(w io.Writer, key []byte) error {
 		number(len(part))
 		put(part)
 	}
-	pieces := occupied(r.Pieces)
+	pieces := r.Pieces
+	if !r.Verbatim {
+		pieces = occupied(pieces)
+	}
 	number(r.Size)
 	number(len(pieces))
 	for _, p := range pieces {
