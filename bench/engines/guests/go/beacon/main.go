@@ -1,3 +1,5 @@
+//go:build wasip1
+
 // The Go guest as a provider, without the SDK: the setting Input becomes the
 // output Result.
 package main

@@ -1,3 +1,5 @@
+//go:build wasip1
+
 // The Go guest as a plugin of Extism. Its memory is another one: input and
 // output are copied eight bytes at a time, as Extism's SDKs do it.
 package main

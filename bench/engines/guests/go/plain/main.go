@@ -1,3 +1,5 @@
+//go:build wasip1
+
 // The Go guest with the plain interface: alloc(n) -> pointer, run(pointer, n)
 // -> pointer<<32 | n.
 package main
