@@ -62,6 +62,8 @@ var layers = map[string][]string{
 	"guest-sdk/go/guesttest": {
 		"guest-sdk/go/guest", "guest-sdk/go/native",
 	},
+	"guest-sdk/conformance":            {},
+	"guest-sdk/conformance/go":         {"guest-sdk/go/guest"},
 	"examples/wasm/transform":          {"examples/wasm/transform/table", "examples/wasm/transform/provider", "guest-sdk/go/guest"},
 	"examples/wasm/transform/provider": {"examples/wasm/transform/table", "guest-sdk/go/guest"},
 	"examples/wasm/transform/table":    {},

@@ -544,6 +544,9 @@ func (m *Module) outcome(ctx context.Context, item *hostfuncs.Item, process *was
 	if reason == errStack.Error() {
 		return beacon.Errorf(beacon.StackLimit, "module %s called too deeply: more than %s of stack", m.name, megabytes(module.StackSize))
 	}
+	if text := item.Failure(); text != "" { // it said why, before it gave up
+		return beacon.Errorf(beacon.Failed, "%s", beacon.Excerpt(text, 4096))
+	}
 	return beacon.Errorf(beacon.Trapped, "module %s broke down: %s", m.name, reason)
 }
 

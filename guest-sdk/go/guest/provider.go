@@ -22,6 +22,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A Provider is one capability: a kind of work that a beacon offers to the
@@ -206,7 +207,7 @@ func (s *Setting) check(text string) error {
 	want := ""
 	switch s.Type {
 	case Number:
-		_, err = strconv.ParseFloat(text, 64)
+		_, err = parseFloat(text)
 		want = "a number"
 	case Integer:
 		_, err = parseInt(text)
@@ -233,11 +234,19 @@ func parseInt(text string) (int64, error) {
 	if err == nil {
 		return n, nil
 	}
-	f, ferr := strconv.ParseFloat(text, 64)
+	f, ferr := parseFloat(text)
 	if ferr == nil && f > -1<<53 && f < 1<<53 && f == float64(int64(f)) {
 		return int64(f), nil
 	}
 	return 0, err
+}
+
+// parseFloat reads a number as all SDKs do: decimal, and neither infinite nor NaN.
+func parseFloat(text string) (float64, error) {
+	if strings.Trim(text, "0123456789+-.eE") != "" {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseFloat(text, 64)
 }
 
 // Manifest returns the provider's description for the host: the JSON object of

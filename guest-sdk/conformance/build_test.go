@@ -1,0 +1,108 @@
+package conformance_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ultravisor/beacon"
+)
+
+// An sdk builds the provider in its language.
+type sdk struct {
+	name  string
+	build func(t testing.TB, module string)
+}
+
+var sdks = []sdk{
+	{"Go", buildGo},
+	{"C", buildC("c", "c99")},
+	{"C++", buildC("c++", "c++11")},
+}
+
+// need skips the test where a tool is missing.
+func need(t testing.TB, tool, remedy string) string {
+	t.Helper()
+	path, err := exec.LookPath(tool)
+	if err != nil {
+		missing(t, tool+" is not there: "+remedy)
+	}
+	return path
+}
+
+func missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("BEACON_REQUIRE_TOOLS") == "1" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
+func compile(t testing.TB, env []string, name string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...) //nolint:gosec // compilers, and words of ours
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+func buildGo(t testing.TB, module string) {
+	t.Helper()
+	compile(t, []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}, "go",
+		"build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", module, "./go")
+}
+
+func buildC(language, standard string) func(t testing.TB, module string) {
+	return func(t testing.TB, module string) {
+		t.Helper()
+		clang(t, module, "c/conformance.c", "-x"+language, "-std="+standard, "-Wall", "-Wextra", "-Werror", "-Wl,-s")
+	}
+}
+
+func clang(t testing.TB, module, source string, args ...string) {
+	t.Helper()
+	path := need(t, "clang", "apt-get install clang lld wasi-libc libclang-rt-14-dev-wasm32")
+	if err := exec.CommandContext(t.Context(), path, "--target=wasm32-wasi", "-fsyntax-only", "-include", "stdlib.h", "-xc", os.DevNull).Run(); err != nil { //nolint:gosec // a compiler
+		missing(t, "clang has no C library for WebAssembly: apt-get install wasi-libc libclang-rt-14-dev-wasm32")
+	}
+	compile(t, nil, path, slices.Concat([]string{"--target=wasm32-wasi", "-O2", "-mexec-model=reactor", "-I../c", "-o", module}, args, []string{source})...)
+}
+
+// The example of each README is what it says: a complete provider.
+var readmes = map[string]func(t *testing.T, text, module string){
+	"../c/README.md": func(t *testing.T, text, module string) {
+		t.Helper()
+		source := filepath.Join(t.TempDir(), "hello.c")
+		require.NoError(t, os.WriteFile(source, []byte(text), 0o600))
+		clang(t, module, source, "-Wall", "-Werror")
+	},
+}
+
+func TestReadmes(t *testing.T) {
+	if testing.Short() || race {
+		t.Skip("builds and compiles modules")
+	}
+	for name, build := range readmes {
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(name)
+			require.NoError(t, err)
+			blocks := regexp.MustCompile("(?s)```[a-z]+\n(.*?)```").FindSubmatch(text)
+			require.NotNil(t, blocks)
+			path := filepath.Join(t.TempDir(), "hello.wasm")
+			build(t, string(blocks[1]), path)
+			module := load(t, path)
+			require.Equal(t, "Greeting", module.Manifest().Capability.Name)
+			for who, want := range map[string]string{"": "hello, world", "you": "hello, you"} {
+				got := run(t, module, conformanceCase{action: "Greet", settings: map[string]any{"Who": who}})
+				require.Empty(t, got.message)
+				require.Equal(t, want, got.outputs["Result"])
+				require.Equal(t, []beacon.Progress{{Percent: 50, HasPercent: true, Message: "thinking of something to say"}}, got.progress)
+			}
+		})
+	}
+}
