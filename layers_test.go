@@ -47,7 +47,9 @@ var layers = map[string][]string{
 	"runtime/snapshot":       {},
 	"runtime/engine":         {"hostfuncs/abi"},
 	"runtime":                {"", "guestfs", "hostfuncs", "hostfuncs/abi", "hostfuncs/wasi", "runtime/engine", "runtime/module", "runtime/snapshot", "runtime/source"},
-	"toolchain":              {""},
+	"toolchain":              {"", "runtime/module"},
+	"scaffold":               {"", "guest-sdk"},
+	"golden":                 {"", "egress", "hostfuncs", "policy"},
 	"hub":                    {"", "protocol", "hub/journal", "hub/ledger", "hub/object"},
 	"hub/ledger":             {"", "protocol"},
 	"hub/journal":            {},
@@ -57,6 +59,7 @@ var layers = map[string][]string{
 	"beacontest":             {"", "protocol", "transport"},
 	"beacontest/coordinator": {"", "protocol", "beacontest"},
 	"beacontest/faultproxy":  {},
+	"guest-sdk":              {},
 	"guest-sdk/go/guest":     {},
 	"guest-sdk/go/native":    {"guest-sdk/go/guest"},
 	"guest-sdk/go/guesttest": {
@@ -83,7 +86,7 @@ var layers = map[string][]string{
 	"builtin/llm/voyage":    {"builtin/llm/model", "builtin/llm/openai", "builtin/llm/secret", "builtin/llm/wire"},
 	"builtin/llm/wire":      {""},
 	"cmd/beacon": {
-		"", "address", "audit", "broker", "builtin", "egress", "executor", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "runtime", "runtime/module", "staging", "submit", "toolchain",
+		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "runtime", "runtime/module", "scaffold", "staging", "submit", "toolchain",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

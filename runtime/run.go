@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -123,6 +124,9 @@ func (m *Module) Pool() PoolStats { return m.pool.numbers() }
 
 // Manifest is what the module says about itself, or what stands in for it.
 func (m *Module) Manifest() hostfuncs.Manifest { return m.manifest }
+
+// ManifestJSON is the manifest as the module gave it; nil if it gave none.
+func (m *Module) ManifestJSON() []byte { return bytes.Clone(m.rawManifest) }
 
 // Command reports whether the module is a plain WASI program.
 func (m *Module) Command() bool { return m.entry.command }

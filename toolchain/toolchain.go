@@ -9,45 +9,53 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"go/build"
-	"go/parser"
-	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/runtime/module"
 )
 
-// guestPackage is imported by Go providers that are written with the SDK.
-const guestPackage = "github.com/ultravisor/beacon/guest-sdk/go/guest"
+// ManifestFile beside the source is the manifest of a program that does not say
+// itself what it is.
+const ManifestFile = "manifest.json"
+
+// A language knows providers that are written in it.
+type language struct {
+	name string
+	// finds looks for a provider's source in a folder. It returns what compiles
+	// it, or nil if there is none.
+	finds func(folder source) (compile, error)
+}
+
+// A source is a folder: as the user calls it, and its absolute path.
+type source struct{ name, path string }
+
+// A compile makes the module in the file made.
+type compile func(ctx context.Context, made string) error
+
+// languages are tried in this order.
+var languages = []language{
+	{"Go", findGo},
+}
 
 // Build compiles the provider in folder and returns the path of the module,
-// which stays in outDir until the next build of the same folder replaces it.
-// Errors that have code beacon.Invalid are the author's to mend; the
-// compiler's own words are in them.
+// which stays in outDir until the next build of the same folder replaces it. A
+// ManifestFile in the folder is put into the module. Errors that have code
+// beacon.Invalid are the author's to mend; the compiler's own words are in them.
 func Build(ctx context.Context, folder, outDir string) (string, error) {
 	abs, err := filepath.Abs(folder)
 	if err != nil {
 		return "", fmt.Errorf("find %s: %w", folder, err)
 	}
-	sources, err := programSources(abs)
-	if err != nil {
-		return "", fmt.Errorf("list %s: %w", folder, err)
-	}
-	if len(sources) == 0 {
-		return "", beacon.Errorf(beacon.Invalid, "folder %s has no Go program: name a folder with a provider in Go, or a .wasm file", folder)
-	}
-	reactor, err := isReactor(folder, sources)
+	from := source{folder, abs}
+	build, err := find(from)
 	if err != nil {
 		return "", err
-	}
-	compiler, err := exec.LookPath("go")
-	if err != nil {
-		return "", beacon.Errorf(beacon.Invalid, "building %s takes the Go toolchain, and there is no go command: install Go 1.24 or later, or name a .wasm file", folder)
 	}
 	// One folder a source, so that two providers of one name do not mix.
 	key := sha256.Sum256([]byte(abs))
@@ -65,33 +73,11 @@ func Build(ctx context.Context, folder, outDir string) (string, error) {
 	}
 	defer os.RemoveAll(temporary)
 	made := filepath.Join(temporary, "module.wasm")
-
-	// The same source is the same module, wherever it lies and whatever its
-	// repository says.
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-o", made}
-	if reactor {
-		args = append(args, "-buildmode=c-shared")
+	if err := build(ctx, made); err != nil {
+		return "", err
 	}
-	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, compiler, append(args, ".")...) //nolint:gosec // the compiler and fixed words
-	cmd.Dir = abs
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	cmd.Stdout, cmd.Stderr = &said, &said
-	// What the compiler has started may hold its output open.
-	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return "", context.Cause(ctx)
-		}
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			text := strings.TrimSpace(said.String())
-			if strings.Contains(text, "go.mod file not found") || strings.Contains(text, "no required module provides package "+guestPackage) {
-				text += "\nthe folder needs a go.mod that knows the SDK: go mod init NAME, then go get github.com/ultravisor/beacon, or go work init . PATH with a checkout of it"
-			}
-			return "", beacon.Errorf(beacon.Invalid, "building %s failed:\n%s", folder, text)
-		}
-		return "", fmt.Errorf("run the Go toolchain: %w", err)
+	if err := from.describe(made); err != nil {
+		return "", err
 	}
 	if err := os.Rename(made, target); err != nil {
 		return "", fmt.Errorf("keep the module: %w", err)
@@ -99,53 +85,87 @@ func Build(ctx context.Context, folder, outDir string) (string, error) {
 	return target, nil
 }
 
-// programSources lists the Go files that would be compiled.
-func programSources(folder string) ([]string, error) {
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return nil, err
+// find decides which language a folder is in.
+func find(from source) (compile, error) {
+	if _, err := os.ReadDir(from.path); err != nil {
+		return nil, fmt.Errorf("list %s: %w", from.name, err)
 	}
-	target := build.Default
-	target.GOOS, target.GOARCH, target.CgoEnabled = "wasip1", "wasm", false
-	var sources []string
-	for _, e := range entries {
-		if e.IsDir() || !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
-			continue
+	var names []string
+	for _, l := range languages {
+		build, err := l.finds(from)
+		if build != nil || err != nil {
+			return build, err
 		}
-		ok, err := target.MatchFile(folder, e.Name())
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			sources = append(sources, filepath.Join(folder, e.Name()))
-		}
+		names = append(names, l.name)
 	}
-	return sources, nil
+	return nil, beacon.Errorf(beacon.Invalid, "folder %s has no program in %s: name a folder with a provider's source, or a .wasm file",
+		from.name, strings.Join(names, ", "))
 }
 
-// isReactor finds out how a Go provider wants to be built: a program that uses
-// the SDK, or exports beacon_execute itself, has no _start.
-func isReactor(folder string, sources []string) (bool, error) {
-	for _, name := range sources {
-		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.SkipObjectResolution)
-		if err != nil {
-			return false, beacon.Errorf(beacon.Invalid, "read the provider's source: %w", err)
-		}
-		if file.Name.Name != "main" {
-			return false, beacon.Errorf(beacon.Invalid, "folder %s has package %s, which is no program: a provider is a package main", folder, file.Name.Name)
-		}
-		for _, i := range file.Imports {
-			if path, err := strconv.Unquote(i.Path.Value); err == nil && path == guestPackage {
-				return true, nil
-			}
-		}
-		for _, group := range file.Comments {
-			for _, c := range group.List {
-				if strings.TrimSpace(c.Text) == "//go:wasmexport beacon_execute" {
-					return true, nil
-				}
-			}
-		}
+// describe puts the manifest beside the source into the module.
+func (s source) describe(made string) error {
+	manifest, err := os.ReadFile(filepath.Join(s.path, ManifestFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return false, nil
+	if err != nil {
+		return fmt.Errorf("read the manifest: %w", err)
+	}
+	binary, err := os.ReadFile(made)
+	if err != nil {
+		return fmt.Errorf("read the module: %w", err)
+	}
+	with, err := module.WithManifest(binary, manifest)
+	if err != nil {
+		return beacon.Errorf(beacon.Invalid, "what the compiler made of %s is refused: %w", s.name, err)
+	}
+	if err := os.WriteFile(made, with, 0o600); err != nil {
+		return fmt.Errorf("keep the module: %w", err)
+	}
+	return nil
+}
+
+// A command is a compiler's call.
+type command struct {
+	folder source
+	what   string   // "the Go toolchain"
+	env    []string // besides the user's
+}
+
+// run calls a compiler in the folder. A compiler that says no is the author's to
+// mend, in its own words.
+func (c command) run(ctx context.Context, program string, args ...string) error {
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = c.folder.path
+	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Stdout, cmd.Stderr = &said, &said
+	// What the compiler has started may hold its output open.
+	cmd.WaitDelay = 5 * time.Second
+	err := cmd.Run()
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return &complaint{strings.TrimSpace(said.String())}
+	}
+	return fmt.Errorf("run %s: %w", c.what, err)
+}
+
+// A complaint is what a compiler said about the source.
+type complaint struct{ text string }
+
+func (c *complaint) Error() string { return c.text }
+
+// failed words a complaint for the author.
+func (s source) failed(err error) error {
+	var said *complaint
+	if errors.As(err, &said) {
+		return beacon.Errorf(beacon.Invalid, "building %s failed:\n%s", s.name, said.text)
+	}
+	return err
 }

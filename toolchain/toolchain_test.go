@@ -120,6 +120,18 @@ func TestBuildAgain(t *testing.T) {
 	require.Contains(t, exports(t, again), "beacon_execute", "the module of before stays")
 }
 
+// A manifest beside the source of a program that knows nothing of it.
+func TestBuildWithManifest(t *testing.T) {
+	folder := provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command, toolchain.ManifestFile: `{"Name": "tool"}`})
+	path, err := toolchain.Build(t.Context(), folder, t.TempDir())
+	require.NoError(t, err)
+	binary, err := os.ReadFile(path)
+	require.NoError(t, err)
+	facts, err := module.Parse(binary, module.Limits{})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"Name": "tool"}`, string(facts.Manifest))
+}
+
 func TestBuildFails(t *testing.T) {
 	tests := map[string]struct {
 		files map[string]string
@@ -131,10 +143,10 @@ func TestBuildFails(t *testing.T) {
 		"import of nothing": {map[string]string{"go.mod": manifest, "main.go": "package main\n\nimport _ \"example.test/provider/missing\"\n\nfunc main() {}\n"},
 			[]string{"failed:", "example.test/provider/missing"}},
 		"a library":        {map[string]string{"go.mod": manifest, "lib.go": "package lib\n"}, []string{"has package lib, which is no program"}},
-		"nothing":          {nil, []string{"has no Go program: name a folder with a provider in Go, or a .wasm file"}},
-		"tests only":       {map[string]string{"go.mod": manifest, "main_test.go": "package main\n"}, []string{"has no Go program"}},
-		"not for guests":   {map[string]string{"go.mod": manifest, "main.go": "//go:build !wasip1\n\n" + command}, []string{"has no Go program"}},
-		"another language": {map[string]string{"main.c": "int main() {}"}, []string{"has no Go program"}},
+		"nothing":          {nil, []string{"has no program in Go: name a folder with a provider's source, or a .wasm file"}},
+		"tests only":       {map[string]string{"go.mod": manifest, "main_test.go": "package main\n"}, []string{"has no program in"}},
+		"not for guests":   {map[string]string{"go.mod": manifest, "main.go": "//go:build !wasip1\n\n" + command}, []string{"has no program in"}},
+		"another language": {map[string]string{"main.c": "int main() {}"}, []string{"has no program in"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +170,7 @@ func TestBuildWithoutGo(t *testing.T) {
 	t.Setenv("PATH", "")
 	_, err := toolchain.Build(t.Context(), folder, t.TempDir())
 	require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
-	require.ErrorContains(t, err, "install Go 1.24 or later, or name a .wasm file")
+	require.ErrorContains(t, err, "install Go 1.24 or later (https://go.dev/dl), or name a .wasm file")
 }
 
 // The user's own settings for other builds do not get in the way.

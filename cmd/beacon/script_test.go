@@ -63,6 +63,12 @@ func TestScripts(t *testing.T) {
 				serve(ts, args[0], registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 			},
 		},
+		Condition: func(name string) (bool, error) {
+			if name == "race" {
+				return race, nil
+			}
+			return false, fmt.Errorf("unknown condition %s", name)
+		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GOCACHE", goCache)
 			e.Setenv("BEACON_CACHE_DIR", compiled)

@@ -469,6 +469,15 @@ func halfCount(binary []byte, err error) bool {
 // That what is valid is taken is decided by the specification's own modules.
 func judged() bool { return os.Getenv("BEACON_FUZZ_ENGINE") != "" }
 
+// described puts a manifest into a module that is one.
+func described(t *testing.T, binary []byte) {
+	with, err := module.WithManifest(binary, []byte("{}"))
+	require.NoError(t, err)
+	facts, err := module.Parse(with, module.Limits{})
+	require.NoError(t, err)
+	require.Equal(t, []byte("{}"), facts.Manifest)
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(whole()))
 	f.Add([]byte(header))
@@ -497,6 +506,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		require.LessOrEqual(t, facts.Functions, len(binary))
+		described(t, binary)
 		metered, _, err := meter(binary, module.Limits{})
 		if err != nil {
 			// Its code is broken.
