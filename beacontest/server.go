@@ -1,6 +1,6 @@
 // Package beacontest helps to test what is built from beacons: an in-memory
-// server for programs that embed a worker, and a suite that every transport
-// must pass.
+// server for programs that embed a worker, and suites that every provider and
+// every transport must pass.
 package beacontest
 
 import (
