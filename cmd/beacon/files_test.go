@@ -63,7 +63,7 @@ func command(t *testing.T) string {
 			return
 		}
 		built.path = filepath.Join(dir, "beacon")
-		cmd := exec.Command("go", "build", "-trimpath", "-o", built.path, ".")
+		cmd := exec.Command("go", "build", "-o", built.path, ".")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("%w: %s", err, out)
