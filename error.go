@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -97,22 +96,23 @@ func Excerpt(text string, limit int) string {
 		}
 	}
 	if !clean {
-		var b strings.Builder
+		// Strangers choose how often this happens, so it is made to be fast.
+		b := make([]byte, 0, 2*len(text))
 		for len(text) > 0 {
 			r, size := utf8.DecodeRuneInString(text)
 			switch {
 			case r == utf8.RuneError && size == 1:
-				fmt.Fprintf(&b, `\x%02x`, text[0])
+				b = appendHex(append(b, `\x`...), uint32(text[0]), 2)
 			case plain(r):
-				b.WriteString(text[:size])
+				b = append(b, text[:size]...)
 			case r < 0x10000:
-				fmt.Fprintf(&b, `\u%04x`, r)
+				b = appendHex(append(b, `\u`...), uint32(r), 4) //nolint:gosec // runes are not negative
 			default:
-				fmt.Fprintf(&b, `\U%08x`, r)
+				b = appendHex(append(b, `\U`...), uint32(r), 8) //nolint:gosec // runes are not negative
 			}
 			text = text[size:]
 		}
-		text = b.String()
+		text = string(b)
 	}
 	if cut {
 		text += "…"
@@ -120,8 +120,19 @@ func Excerpt(text string, limit int) string {
 	return text
 }
 
+// appendHex appends a number of hexadecimal digits.
+func appendHex(b []byte, n uint32, digits int) []byte {
+	for digits--; digits >= 0; digits-- {
+		b = append(b, "0123456789abcdef"[n>>(4*digits)&0xf])
+	}
+	return b
+}
+
 // plain reports whether a character may stand in a line as it is. Cf holds the
 // marks that reverse text or join it invisibly.
 func plain(r rune) bool {
-	return r == '\t' || r != utf8.RuneError && !unicode.IsControl(r) && !unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
+	if r >= ' ' && r < 0x7f || r == '\t' {
+		return true
+	}
+	return r != utf8.RuneError && !unicode.IsControl(r) && !unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
 }

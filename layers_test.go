@@ -85,6 +85,7 @@ var layers = map[string][]string{
 	"builtin/llm/secret":    {},
 	"builtin/llm/voyage":    {"builtin/llm/model", "builtin/llm/openai", "builtin/llm/secret", "builtin/llm/wire"},
 	"builtin/llm/wire":      {""},
+	"hostile":               {}, // nothing but tests
 	"cmd/beacon": {
 		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "runtime", "runtime/module", "scaffold", "staging", "submit", "toolchain",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",

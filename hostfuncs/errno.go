@@ -23,6 +23,9 @@ func (i *Item) refuse(err error) abi.Errno {
 // wants to know that something was asked for and what would have permitted it.
 func (i *Item) deny(err error) abi.Errno {
 	errno := i.refuse(err)
+	if code := beacon.CodeOf(err); i.limit == nil && (code == beacon.WebLimit || code == beacon.CallLimit) {
+		i.limit = err
+	}
 	if errno == denied || errno == limit {
 		i.log.flush()
 		i.log.write([]byte("beacon: " + i.lastError + "\n"))

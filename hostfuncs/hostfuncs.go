@@ -195,7 +195,13 @@ func log(i *Item, c *abi.Call) abi.Errno {
 		return invalid
 	}
 	i.log.flush() // what standard error has left open is a line of its own
-	for line := range strings.Lines(c.Text(1)) {
+	text := c.Text(1)
+	if i.log.dropped > 0 { // then lines are only counted
+		i.log.write([]byte(text))
+		i.log.flush()
+		return ok
+	}
+	for line := range strings.Lines(text) {
 		i.log.write([]byte(levels[c.U32(0)] + strings.TrimSuffix(line, "\n") + "\n"))
 	}
 	return ok

@@ -84,6 +84,7 @@ type Item struct {
 	broker      Broker
 	handles     []handle // of requests and calls, by number
 	lastError   string   // for last_error
+	limit       error    // the first one of requests and calls that was hit
 }
 
 // NewItem makes the host's end for a job. files shows the job's directory; a
@@ -181,6 +182,10 @@ func (i *Item) Note(line string) {
 	i.log.done = append(i.log.done, excerpt(line, maxLine))
 }
 
+// Limit is the first limit of requests and calls that the guest hit, nil if none:
+// it was told so, and may have given up because of it.
+func (i *Item) Limit() error { return i.limit }
+
 // Log returns the log so far.
 func (i *Item) Log() []string { return i.log.all() }
 
@@ -266,6 +271,14 @@ type lines struct {
 }
 
 func (l *lines) write(p []byte) {
+	if l.dropped > 0 { // then what is written is only counted
+		l.dropped += bytes.Count(p, []byte{'\n'})
+		l.part = l.part[:0]
+		if len(p) > 0 && p[len(p)-1] != '\n' {
+			l.part = append(l.part, p[len(p)-1])
+		}
+		return
+	}
 	for len(p) > 0 {
 		line, rest, ended := bytes.Cut(p, []byte{'\n'})
 		// One byte more than fits marks the line as cut.

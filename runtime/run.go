@@ -230,10 +230,15 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 		if limit := files.Limit(); code != 0 && limit != nil {
 			return beacon.Result{Log: item.Log()}, m.fileLimit(limit)
 		}
+		if limit := item.Limit(); code != 0 && limit != nil {
+			return beacon.Result{Log: item.Log()}, limit
+		}
 		return item.Result(int(int32(code))), nil
 	}
 	if limit := files.Limit(); limit != nil && !beacon.CodeOf(err).Limit() {
 		err = m.fileLimit(limit)
+	} else if limit := item.Limit(); limit != nil && !beacon.CodeOf(err).Limit() {
+		err = limit
 	}
 	return beacon.Result{Log: item.Log()}, err
 }

@@ -1,0 +1,4 @@
+;; refused trapped
+;; A table of four thousand million functions.
+(table 0xffffffff funcref)
+(func $main)
