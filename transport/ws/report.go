@@ -378,21 +378,14 @@ func (s *socket) writeFile(ctx context.Context, announcement []byte, file io.Rea
 		return err
 	}
 	defer s.release()
-	s.unsent.Add(size)
-	defer s.unsent.Add(-size)
-	ctx, cancel := context.WithTimeout(s.life, timeout)
-	defer cancel()
-	err := s.conn.Write(ctx, websocket.MessageText, announcement)
-	var w io.WriteCloser
-	if err == nil {
-		w, err = s.conn.Writer(ctx, websocket.MessageBinary)
-	}
-	if err == nil {
-		_, err = io.CopyN(w, file, size)
-	}
-	if err == nil {
-		err = w.Close()
-	}
+	s.begun.Add(size)
+	defer s.written.Add(size)
+	err := s.writeWithin(timeout, func(ctx context.Context, room func() error) error {
+		if err := s.writeMessage(ctx, websocket.MessageText, announcement, room); err != nil {
+			return err
+		}
+		return s.copyMessage(ctx, websocket.MessageBinary, file, size, room)
+	})
 	if err != nil { // half a message cannot be taken back
 		s.lose(fmt.Errorf("send a file: %w", err))
 		return s.cause()

@@ -89,6 +89,9 @@ func upgrade(ctx context.Context, client *session.Client) (*websocket.Conn, *ses
 		return nil, nil, fmt.Errorf("upgrade at %s: %w", client.URL().Host, err)
 	}
 	conn.SetReadLimit(cfg.MaxMessage)
+	if cork != nil {
+		cork.Pull()
+	}
 	return conn, cork, nil
 }
 
@@ -153,7 +156,9 @@ type socket struct {
 	close sync.Once
 
 	sending    chan struct{} // held while frames are written that must be adjacent
-	unsent     atomic.Int64  // bytes of frames being written
+	begun      atomic.Int64  // bytes of frames, whose writing has begun
+	written    atomic.Int64  // bytes of frames that are written
+	confirmed  atomic.Int64  // bytes of frames that the server has read
 	heard      atomic.Int64  // counts arrivals of bytes
 	registered chan struct{}
 	left       chan struct{} // closed when the server has acknowledged our leave
@@ -419,33 +424,68 @@ func (s *socket) write(ctx context.Context, frames ...[]byte) error {
 	for _, frame := range frames {
 		total += int64(len(frame))
 	}
-	s.unsent.Add(total)
-	defer s.unsent.Add(-total)
-	if err := s.writeFrames(frames, s.cfg.RequestTimeout+session.Allowance(total)); err != nil {
+	s.begun.Add(total)
+	defer s.written.Add(total)
+	err := s.writeWithin(s.cfg.RequestTimeout+session.Allowance(total), func(ctx context.Context, room func() error) error {
+		for _, frame := range frames {
+			if err := s.writeMessage(ctx, websocket.MessageText, frame, room); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		s.lose(fmt.Errorf("write: %w", err))
 		return s.cause()
 	}
 	return nil
 }
 
-func (s *socket) writeFrames(frames [][]byte, timeout time.Duration) (err error) {
-	ctx := context.Background()
+// writeWithin calls write, whose ctx is for the connection. Write calls room
+// between pieces of what it writes: only there does it wait for a slow link, so
+// that pings can go between the pieces.
+func (s *socket) writeWithin(timeout time.Duration, write func(ctx context.Context, room func() error) error) error {
 	if s.cork == nil {
-		bounded, cancel := context.WithTimeout(s.life, timeout)
+		ctx, cancel := context.WithTimeout(s.life, timeout)
 		defer cancel()
-		ctx = bounded
-	} else {
-		if err := s.cork.Hold(time.Now().Add(timeout)); err != nil {
+		return write(ctx, func() error { return nil })
+	}
+	deadline := time.Now().Add(timeout)
+	s.cork.Hold()
+	err := write(context.Background(), func() error { return s.cork.Room(deadline) })
+	return errors.Join(err, s.cork.Release(deadline))
+}
+
+// piece is the size of the pieces in which messages are sent.
+const piece = 64 << 10
+
+// writeMessage sends a message.
+func (s *socket) writeMessage(ctx context.Context, kind websocket.MessageType, content []byte, room func() error) error {
+	if len(content) <= piece {
+		if err := s.conn.Write(ctx, kind, content); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, s.cork.Release()) }()
+		return room()
 	}
-	for _, frame := range frames {
-		if err := s.conn.Write(ctx, websocket.MessageText, frame); err != nil {
+	return s.copyMessage(ctx, kind, bytes.NewReader(content), int64(len(content)), room)
+}
+
+func (s *socket) copyMessage(ctx context.Context, kind websocket.MessageType, content io.Reader, size int64, room func() error) error {
+	w, err := s.conn.Writer(ctx, kind)
+	if err != nil {
+		return err
+	}
+	for left := size; left > 0; {
+		n, err := io.CopyN(w, content, min(left, piece))
+		if err == nil {
+			err = room()
+		}
+		if err != nil {
 			return err
 		}
+		left -= n
 	}
-	return nil
+	return w.Close()
 }
 
 // ping finds out when the peer is gone without a word.
@@ -474,13 +514,15 @@ var errUnconfirmed = errors.New("not confirmed")
 // pong sends a ping and waits for its answer.
 func (s *socket) pong() error {
 	for {
-		heard := s.heard.Load()
-		timeout := s.cfg.PingTimeout + session.Allowance(s.unsent.Load())
+		heard, written := s.heard.Load(), s.written.Load()
+		timeout := s.cfg.PingTimeout + session.Allowance(s.begun.Load()-s.confirmed.Load())
 		ctx, cancel := context.WithTimeout(s.life, timeout)
 		err := s.conn.Ping(ctx)
+		late := ctx.Err() != nil
 		cancel()
 		switch {
 		case err == nil:
+			s.confirm(written)
 			return nil
 		case s.life.Err() != nil:
 			return s.cause()
@@ -489,7 +531,21 @@ func (s *socket) pong() error {
 		case s.heard.Load() != heard:
 			continue // slow, not silent
 		}
-		return fmt.Errorf("the server has been silent for %v", timeout)
+		if late {
+			return fmt.Errorf("the server has been silent for %v", timeout)
+		}
+		select { // who reads knows better why the connection is at its end
+		case <-s.life.Done():
+			return s.cause()
+		case <-time.After(time.Second):
+			return err
+		}
+	}
+}
+
+// confirm notes that the server has read so many bytes.
+func (s *socket) confirm(bytes int64) {
+	for before := s.confirmed.Load(); before < bytes && !s.confirmed.CompareAndSwap(before, bytes); before = s.confirmed.Load() {
 	}
 }
 

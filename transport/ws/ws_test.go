@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +28,7 @@ import (
 )
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -352,9 +355,16 @@ func TestRegistrationWithoutAnswer(t *testing.T) {
 	c := coordinator.Start(t, coordinator.Config{})
 	c.OnFrame(func([]byte) bool { return true })
 	cfg := config(c)
-	cfg.RequestTimeout = 100 * time.Millisecond
-	_, err := ws.Dial(cfg)(within(t))
-	require.ErrorContains(t, err, "did not answer")
+	// A busy machine may need longer than that to get as far as to register.
+	for timeout := 100 * time.Millisecond; ; timeout *= 2 {
+		cfg.RequestTimeout = timeout
+		_, err := ws.Dial(cfg)(within(t))
+		require.Error(t, err)
+		if strings.Contains(err.Error(), "did not answer") {
+			return
+		}
+		require.Less(t, timeout, time.Minute, "%v", err)
+	}
 }
 
 // A server that accepts connections and says nothing holds nobody up.
@@ -451,4 +461,101 @@ func TestCloseOfAStalledLink(t *testing.T) {
 		_, err = s.Next(context.Background())
 	}
 	require.True(t, errors.Is(err, transport.ErrDisconnected))
+}
+
+// A slowLink is a proxy that stops reading what the worker sends, for a while.
+type slowLink struct {
+	net.Listener
+	stop    chan struct{} // closed: it reads no more
+	resume  chan struct{} // closed: it reads again
+	stopped chan struct{} // closed when the proxy has stopped
+	conns   sync.WaitGroup
+}
+
+func startSlowLink(t *testing.T, target string) *slowLink {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &slowLink{Listener: l, stop: make(chan struct{}), resume: make(chan struct{}), stopped: make(chan struct{})}
+	once := sync.OnceFunc(func() { close(p.stopped) })
+	p.conns.Go(func() {
+		for {
+			worker, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				worker.Close()
+				continue
+			}
+			p.conns.Go(func() { _, _ = io.Copy(worker, server); worker.Close() })
+			p.conns.Go(func() {
+				defer server.Close()
+				buffer := make([]byte, 16<<10)
+				total := 0
+				for {
+					n, err := worker.Read(buffer)
+					if err != nil {
+						return
+					}
+					if _, err := server.Write(buffer[:n]); err != nil {
+						return
+					}
+					if total += n; total > 1<<20 { // the large message, not a heartbeat
+						select {
+						case <-p.stop:
+							once()
+							<-p.resume
+						default:
+						}
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); p.conns.Wait() })
+	return p
+}
+
+// A link that needs long for a large message is not lost, although pings are
+// due meanwhile: they wait their turn, and the server is not silent but busy.
+func TestLargeMessagesOnASlowLink(t *testing.T) {
+	for _, what := range []string{"result", "file"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c := coordinator.Start(t, coordinator.Config{Flavour: coordinator.HEAD})
+			p := startSlowLink(t, strings.TrimPrefix(c.URL(), "http://"))
+			cfg := config(c)
+			cfg.ServerURL = "http://" + p.Addr().String()
+			cfg.PingInterval, cfg.PingTimeout = 200*time.Millisecond, time.Second
+			s := open(t, cfg)
+			c.Push(beacon.WorkItem{Hash: "wi", Capability: "Shell", OperationHash: "OPR", Attempt: 1, Settings: beacon.Settings{}})
+			_, err := s.Next(within(t))
+			require.NoError(t, err)
+			var output any = strings.Repeat("x", 20<<20)
+			if what == "file" {
+				path := filepath.Join(t.TempDir(), "f")
+				require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("x"), 20<<20), 0o600))
+				output = beacon.File{Path: path, Name: "f", Size: 20 << 20, Upload: true}
+			}
+			close(p.stop)
+			done := make(chan error, 1)
+			ctx := within(t)
+			go func() { done <- s.Complete(ctx, "wi", beacon.Result{Outputs: beacon.Outputs{"OutputData": output}}) }()
+			<-p.stopped
+			// Longer than the library gives a ping to be written.
+			select {
+			case <-s.Done():
+				_, err := s.Next(ctx)
+				t.Errorf("the link was given up: %v", err)
+			case <-time.After(7 * time.Second):
+			}
+			close(p.resume)
+			require.NoError(t, <-done)
+			r, err := c.Report(within(t))
+			require.NoError(t, err)
+			require.Equal(t, "wi", r.Hash)
+			require.Len(t, c.Beacons(), 1)
+		})
+	}
 }
