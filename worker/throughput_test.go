@@ -197,6 +197,26 @@ func BenchmarkWorker(b *testing.B) {
 	}
 }
 
+// BenchmarkNode measures bench/worker/floor.mjs against the same server, in the
+// same way: what a worker in Node cannot do without. BEACON_BENCH_NODE_MODULES is
+// a folder of packages that has ws; without it there is nothing to run.
+func BenchmarkNode(b *testing.B) {
+	if os.Getenv("BEACON_BENCH_NODE_MODULES") == "" {
+		b.Skip("bash bench/run worker sets it up")
+	}
+	for _, window := range []int{1, 4, 16, 1000} {
+		name := fmt.Sprintf("strict/slots=%d", window)
+		if window == 1000 {
+			name = "ahead"
+		}
+		b.Run(name, func(b *testing.B) {
+			s, url := startStub(b, window, b.N)
+			measureProcess(b, exec.Command("node", "../bench/worker/floor.mjs", strings.Replace(url, "http", "ws", 1)), s.done)
+			require.Zero(b, s.left)
+		})
+	}
+}
+
 // measure runs a worker process until done is closed.
 func measure(b *testing.B, setup benchmark, done <-chan struct{}) {
 	text, err := json.Marshal(setup)
@@ -205,6 +225,10 @@ func measure(b *testing.B, setup benchmark, done <-chan struct{}) {
 	require.NoError(b, err)
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), "BEACON_BENCH_WORKER="+string(text))
+	measureProcess(b, cmd, done)
+}
+
+func measureProcess(b *testing.B, cmd *exec.Cmd, done <-chan struct{}) {
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	require.NoError(b, err)
