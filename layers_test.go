@@ -47,7 +47,7 @@ var layers = map[string][]string{
 	"runtime/snapshot":       {},
 	"runtime/engine":         {"hostfuncs/abi"},
 	"runtime":                {"", "guestfs", "hostfuncs", "hostfuncs/abi", "hostfuncs/wasi", "runtime/engine", "runtime/module", "runtime/snapshot", "runtime/source"},
-	"toolchain":              {"", "runtime/module"},
+	"toolchain":              {"", "guest-sdk", "runtime/module"},
 	"scaffold":               {"", "guest-sdk"},
 	"golden":                 {"", "egress", "hostfuncs", "policy"},
 	"hub":                    {"", "protocol", "hub/journal", "hub/ledger", "hub/object"},

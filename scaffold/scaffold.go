@@ -32,6 +32,9 @@ type language struct {
 
 var languages = []language{
 	{"go", goSDK},
+	{"c", func(files map[string][]byte) error {
+		return addFiles(files, sdk.C, "sdk/", func(string) bool { return true })
+	}},
 }
 
 // Languages are those that a provider can be begun in.
@@ -98,7 +101,8 @@ func project(called, lang string) (map[string][]byte, error) {
 			continue
 		}
 		files := map[string][]byte{}
-		if err := l.fill(files, called); err != nil {
+		// The cases are the same in all languages.
+		if err := errors.Join(fill(files, "templates/testdata", "testdata/", called), fill(files, "templates/"+l.name, "", called)); err != nil {
 			return nil, fmt.Errorf("make a project in %s: %w", lang, err)
 		}
 		return files, l.sdk(files)
@@ -106,10 +110,9 @@ func project(called, lang string) (map[string][]byte, error) {
 	return nil, beacon.Errorf(beacon.Invalid, "there is no template for the language %q: there are %s", beacon.Excerpt(lang, 40), strings.Join(Languages(), ", "))
 }
 
-// fill adds the language's template. Its files end in .tmpl where a tool would
+// fill adds the files of a template. They end in .tmpl where a tool would
 // otherwise take them for source of ours.
-func (l language) fill(files map[string][]byte, called string) error {
-	folder := "templates/" + l.name
+func fill(files map[string][]byte, folder, prefix, called string) error {
 	words := strings.NewReplacer("__NAME__", called, "__CAPABILITY__", capability(called))
 	return fs.WalkDir(templates, folder, func(file string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
@@ -123,7 +126,7 @@ func (l language) fill(files map[string][]byte, called string) error {
 		if name == "gitignore" { // as .gitignore it would count here
 			name = ".gitignore"
 		}
-		files[name] = []byte(words.Replace(string(text)))
+		files[prefix+name] = []byte(words.Replace(string(text)))
 		return nil
 	})
 }

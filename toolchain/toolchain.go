@@ -41,6 +41,7 @@ type compile func(ctx context.Context, made string) error
 // languages are tried in this order.
 var languages = []language{
 	{"Go", findGo},
+	{"C or C++", findC},
 }
 
 // Build compiles the provider in folder and returns the path of the module,

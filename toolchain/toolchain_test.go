@@ -143,10 +143,10 @@ func TestBuildFails(t *testing.T) {
 		"import of nothing": {map[string]string{"go.mod": manifest, "main.go": "package main\n\nimport _ \"example.test/provider/missing\"\n\nfunc main() {}\n"},
 			[]string{"failed:", "example.test/provider/missing"}},
 		"a library":        {map[string]string{"go.mod": manifest, "lib.go": "package lib\n"}, []string{"has package lib, which is no program"}},
-		"nothing":          {nil, []string{"has no program in Go: name a folder with a provider's source, or a .wasm file"}},
+		"nothing":          {nil, []string{"has no program in Go", "name a folder with a provider's source, or a .wasm file"}},
 		"tests only":       {map[string]string{"go.mod": manifest, "main_test.go": "package main\n"}, []string{"has no program in"}},
 		"not for guests":   {map[string]string{"go.mod": manifest, "main.go": "//go:build !wasip1\n\n" + command}, []string{"has no program in"}},
-		"another language": {map[string]string{"main.c": "int main() {}"}, []string{"has no program in"}},
+		"another language": {map[string]string{"main.pas": "begin end."}, []string{"has no program in Go, C"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -163,6 +163,62 @@ func TestBuildFails(t *testing.T) {
 	}
 	_, err := toolchain.Build(t.Context(), filepath.Join(t.TempDir(), "missing"), t.TempDir())
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// needC skips a test where there is no clang that can build for WebAssembly.
+func needC(t *testing.T) {
+	t.Helper()
+	_, err := toolchain.Build(t.Context(), provider(t, "c", map[string]string{"main.c": "#include <stdio.h>\nint main(void) { return puts(\"hello\") < 0; }\n"}), t.TempDir())
+	if err == nil {
+		return
+	}
+	if os.Getenv("BEACON_REQUIRE_TOOLS") == "1" {
+		t.Fatal(err)
+	}
+	t.Skip(err)
+}
+
+func TestBuildC(t *testing.T) {
+	needC(t)
+	tests := map[string]struct {
+		files  map[string]string
+		export string
+	}{
+		"command":         {map[string]string{"main.c": "#include <stdio.h>\nint main(void) { return puts(\"hello\") < 0; }\n"}, "_start"},
+		"several files":   {map[string]string{"main.c": "int other(void);\nint main(void) { return other(); }\n", "other.c": "int other(void) { return 0; }\n"}, "_start"},
+		"C++":             {map[string]string{"main.cpp": "template <class T> T zero() { return T(); }\nint main() { return zero<int>(); }\n"}, "_start"},
+		"no flag":         {map[string]string{"-c.c": "int main(void) { return 0; }\n"}, "_start"},
+		"without the SDK": {map[string]string{"p.c": "__attribute__((export_name(\"beacon_execute\"))) int run(void) { return 0; }\n"}, "beacon_execute"},
+		"with the SDK of this program": {map[string]string{"p.c": `#define BEACON_IMPLEMENTATION
+#include "beacon.h"
+static int run(void) { return 0; }
+static const beacon_action actions[] = {{.name = "Do", .run = run}, {0}};
+static const beacon_provider provider = {.name = "p", .version = "1", .capability = "P", .actions = actions};
+BEACON_SERVE(provider)
+`}, "beacon_execute"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			path, err := toolchain.Build(t.Context(), provider(t, "tool", test.files), t.TempDir())
+			require.NoError(t, err)
+			require.Contains(t, exports(t, path), test.export)
+		})
+	}
+	_, err := toolchain.Build(t.Context(), provider(t, "tool", map[string]string{"main.c": "int main(void) { return missing; }\n"}), t.TempDir())
+	require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "main.c:1:25: error: use of undeclared identifier 'missing'")
+	require.NotContains(t, err.Error(), "clang lacks")
+}
+
+func TestBuildWithoutC(t *testing.T) {
+	folder := provider(t, "tool", map[string]string{"main.c": "int main(void) { return 0; }\n"})
+	t.Setenv("PATH", "")
+	_, err := toolchain.Build(t.Context(), folder, t.TempDir())
+	require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "apt-get install clang lld wasi-libc")
+	t.Setenv("WASI_SDK_PATH", filepath.Join(t.TempDir(), "sdk"))
+	_, err = toolchain.Build(t.Context(), folder, t.TempDir())
+	require.ErrorContains(t, err, filepath.Join("sdk", "bin", "clang"))
 }
 
 func TestBuildWithoutGo(t *testing.T) {

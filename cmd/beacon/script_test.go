@@ -67,6 +67,9 @@ func TestScripts(t *testing.T) {
 			if name == "race" {
 				return race, nil
 			}
+			if tool, ok := strings.CutPrefix(name, "tool:"); ok {
+				return hasTool(tool)
+			}
 			return false, fmt.Errorf("unknown condition %s", name)
 		},
 		Setup: func(e *testscript.Env) error {
@@ -77,6 +80,16 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// hasTool reports whether a tool is there, which it must be where tests may not be
+// skipped.
+func hasTool(name string) (bool, error) {
+	_, err := exec.LookPath(name)
+	if err != nil && os.Getenv("BEACON_REQUIRE_TOOLS") == "1" {
+		return false, err
+	}
+	return err == nil, nil
 }
 
 func up(ts *testscript.TestScript, neg bool, args []string) {
