@@ -7,7 +7,7 @@ const [kind, path, input, answer] = process.argv.slice(1);
 const source = `JSON.parse(input).text.toUpperCase()`;
 const script = new vm.Script(source);
 const worker = `
-  const { workerData, parentPort } = require("node:worker_threads");
+  const { workerData, parentPort } = await import("node:worker_threads");
   const input = workerData;
   parentPort.postMessage(${source});
 `;
