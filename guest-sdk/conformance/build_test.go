@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,6 +24,7 @@ var sdks = []sdk{
 	{"Go", buildGo},
 	{"C", buildC("c", "c99")},
 	{"C++", buildC("c++", "c++11")},
+	{"Rust", func(t testing.TB, module string) { t.Helper(); rust(t, module, "rust/conformance.rs") }},
 }
 
 // need skips the test where a tool is missing.
@@ -73,6 +75,34 @@ func clang(t testing.TB, module, source string, args ...string) {
 	compile(t, nil, path, slices.Concat([]string{"--target=wasm32-wasi", "-O2", "-mexec-model=reactor", "-I../c", "-o", module}, args, []string{source})...)
 }
 
+// rustc finds a compiler with a standard library for WebAssembly, and what the
+// target is called there.
+func rustc(t testing.TB) (path, target string) {
+	t.Helper()
+	for _, name := range []string{"rustc", "/usr/bin/rustc"} { // rustup's may hide the one of the distribution
+		for _, target := range []string{"wasm32-wasip1", "wasm32-wasi"} {
+			dir, err := exec.CommandContext(t.Context(), name, "--print", "target-libdir", "--target", target).Output() //nolint:gosec // a compiler
+			if err != nil {
+				continue
+			}
+			if _, err := os.Stat(strings.TrimSpace(string(dir))); err == nil {
+				return name, target
+			}
+		}
+	}
+	missing(t, "there is no Rust for WebAssembly: apt-get install rustc libstd-rust-dev-wasm32 lld, or rustup target add wasm32-wasip1")
+	return "", ""
+}
+
+func rust(t testing.TB, module, source string) {
+	t.Helper()
+	path, target := rustc(t)
+	library := filepath.Join(t.TempDir(), "libbeacon.rlib")
+	flags := []string{"--edition", "2021", "--target", target, "-O", "-C", "panic=abort", "-D", "warnings"}
+	compile(t, nil, path, append(flags, "--crate-type", "rlib", "--crate-name", "beacon", "-o", library, "../rust/src/lib.rs")...)
+	compile(t, nil, path, append(flags, "--crate-type", "cdylib", "-C", "lto", "-C", "strip=symbols", "--extern", "beacon="+library, "-o", module, source)...)
+}
+
 // The example of each README is what it says: a complete provider.
 var readmes = map[string]func(t *testing.T, text, module string){
 	"../c/README.md": func(t *testing.T, text, module string) {
@@ -80,6 +110,12 @@ var readmes = map[string]func(t *testing.T, text, module string){
 		source := filepath.Join(t.TempDir(), "hello.c")
 		require.NoError(t, os.WriteFile(source, []byte(text), 0o600))
 		clang(t, module, source, "-Wall", "-Werror")
+	},
+	"../rust/README.md": func(t *testing.T, text, module string) {
+		t.Helper()
+		source := filepath.Join(t.TempDir(), "hello.rs")
+		require.NoError(t, os.WriteFile(source, []byte(text), 0o600))
+		rust(t, module, source)
 	},
 }
 
