@@ -25,6 +25,10 @@ var sdks = []sdk{
 	{"C", buildC("c", "c99")},
 	{"C++", buildC("c++", "c++11")},
 	{"Rust", func(t testing.TB, module string) { t.Helper(); rust(t, module, "rust/conformance.rs") }},
+	{"AssemblyScript", func(t testing.TB, module string) {
+		t.Helper()
+		assemblyScript(t, module, "..", "conformance/assemblyscript/conformance.ts", "assemblyscript/assembly/panic/abort")
+	}},
 }
 
 // need skips the test where a tool is missing.
@@ -47,7 +51,13 @@ func missing(t testing.TB, what string) {
 
 func compile(t testing.TB, env []string, name string, args ...string) {
 	t.Helper()
+	compileIn(t, "", env, name, args...)
+}
+
+func compileIn(t testing.TB, folder string, env []string, name string, args ...string) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...) //nolint:gosec // compilers, and words of ours
+	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
@@ -103,6 +113,14 @@ func rust(t testing.TB, module, source string) {
 	compile(t, nil, path, append(flags, "--crate-type", "cdylib", "-C", "lto", "-C", "strip=symbols", "--extern", "beacon="+library, "-o", module, source)...)
 }
 
+// assemblyScript compiles in a folder, to which the names of the source and of the
+// function for what is thrown are relative.
+func assemblyScript(t testing.TB, module, folder, source, abort string) {
+	t.Helper()
+	path := need(t, "asc", "npm install assemblyscript@0.28.20, and have its node_modules/.bin in PATH")
+	compileIn(t, folder, nil, path, source, "-O2", "--runtime", "incremental", "--exportStart", "_initialize", "--use", "abort="+abort, "-o", module)
+}
+
 // The example of each README is what it says: a complete provider.
 var readmes = map[string]func(t *testing.T, text, module string){
 	"../c/README.md": func(t *testing.T, text, module string) {
@@ -116,6 +134,13 @@ var readmes = map[string]func(t *testing.T, text, module string){
 		source := filepath.Join(t.TempDir(), "hello.rs")
 		require.NoError(t, os.WriteFile(source, []byte(text), 0o600))
 		rust(t, module, source)
+	},
+	"../assemblyscript/README.md": func(t *testing.T, text, module string) {
+		t.Helper()
+		folder := t.TempDir()
+		require.NoError(t, os.CopyFS(filepath.Join(folder, "beacon"), os.DirFS("../assemblyscript")))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, "hello.ts"), []byte(text), 0o600))
+		assemblyScript(t, module, folder, "hello.ts", "beacon/assembly/panic/abort")
 	},
 }
 
