@@ -380,6 +380,11 @@ func testDrop(t *testing.T, dial transport.Dial, c Coordinator) {
 	if err := s.Complete(within(t), "a", beacon.Result{}); err == nil {
 		t.Error("Complete on a lost link: no error")
 	}
+	if d, ok := s.(transport.Deliverer); ok {
+		if errs := d.Deliver(within(t), []transport.Report{{Hash: "a"}}, func() {}); len(errs) != 1 || errs[0] == nil {
+			t.Errorf("Deliver on a lost link: %v", errs)
+		}
+	}
 	_ = s.Close(within(t))
 
 	s = open(t, dial)

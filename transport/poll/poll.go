@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -226,10 +227,12 @@ func (s *polling) Fail(ctx context.Context, hash, message string, log []string) 
 func (s *polling) Deliver(ctx context.Context, reports []transport.Report, sent func()) []error {
 	defer sent()
 	var errs []error
-	_ = s.during(ctx, func(ctx context.Context) error { // errs has them all
+	if err := s.during(ctx, func(ctx context.Context) error { // errs has what comes of it
 		errs = s.client.Deliver(ctx, reports)
 		return nil
-	})
+	}); err != nil { // nothing was sent
+		return slices.Repeat([]error{err}, len(reports))
+	}
 	for i, err := range errs {
 		switch {
 		case err == nil:

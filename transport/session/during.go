@@ -3,8 +3,12 @@ package session
 import "context"
 
 // During runs a call that ends with the life of a session. When it fails and
-// that life is over, the error is what cause says.
+// that life is over, the error is what cause says. After that life nothing is
+// called: the server would have a request that nobody hears the answer to.
 func During(ctx, life context.Context, cause func() error, call func(context.Context) error) error {
+	if life.Err() != nil {
+		return cause()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(life, cancel)()

@@ -125,14 +125,14 @@ func (s *socket) sendByHTTP(ctx context.Context, reports []transport.Report, whi
 	for k, i := range which {
 		list[k] = reports[i]
 	}
-	_ = s.during(ctx, func(ctx context.Context) error { // errs has them all
+	unsent := s.during(ctx, func(ctx context.Context) error { // errs has what comes of it
 		for k, err := range s.client.Deliver(ctx, list) {
 			errs[which[k]] = err
 		}
 		return nil
 	})
 	for _, i := range which {
-		if errs[i] != nil && s.life.Err() != nil {
+		if unsent != nil || errs[i] != nil && s.life.Err() != nil {
 			errs[i] = s.cause()
 		}
 	}
