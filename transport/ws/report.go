@@ -209,8 +209,8 @@ func (s *socket) answer(open []inquiry, current session.Current) {
 	}
 }
 
-// Inquiries follow each other no faster than this, and than lets a tenth of the
-// time pass with them.
+// Inquiries follow each other after this time. A slow answer is no reason to wait
+// longer: what is not confirmed piles up meanwhile, until no more items are taken.
 const inquiryPause = 10 * time.Millisecond
 
 // heartbeat tells the server on the socket that the beacon is alive, and asks
@@ -250,7 +250,7 @@ func (s *socket) heartbeat() {
 				return
 			}
 		}
-		open, began := s.open(), time.Now()
+		open := s.open()
 		if len(open) > 0 {
 			switch err := s.pong(); {
 			case errors.Is(err, errUnconfirmed):
@@ -288,7 +288,7 @@ func (s *socket) heartbeat() {
 			s.ask(open)
 		}
 		resting = true
-		pause.Reset(max(inquiryPause, 10*time.Since(began)))
+		pause.Reset(inquiryPause)
 	}
 }
 

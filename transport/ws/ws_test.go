@@ -559,3 +559,29 @@ func TestLargeMessagesOnASlowLink(t *testing.T) {
 		})
 	}
 }
+
+// A server that once took long to confirm results is asked again as soon as there
+// are more: they pile up until they are confirmed.
+func TestSlowConfirmation(t *testing.T) {
+	t.Parallel()
+	c := coordinator.Start(t, coordinator.Config{Generous: true})
+	cfg := config(c)
+	cfg.HeartbeatInterval = time.Hour
+	s := open(t, cfg)
+	c.Push(item("a"), item("b"))
+	for range 2 {
+		_, err := s.Next(within(t))
+		require.NoError(t, err)
+	}
+	var once sync.Once
+	c.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/Heartbeat") {
+			once.Do(func() { time.Sleep(7 * time.Second) })
+		}
+		return false
+	})
+	require.NoError(t, s.Complete(within(t), "a", beacon.Result{}))
+	soon, cancel := context.WithTimeout(t.Context(), time.Minute) // it waited for ten times as long as the answer had taken
+	defer cancel()
+	require.NoError(t, s.Complete(soon, "b", beacon.Result{}))
+}
