@@ -163,6 +163,8 @@ func (m *Module) readRecord() (*snapshot.Record, *record, error) {
 // remember keeps a state on disk for the next process, if it may be kept; if
 // not, and all is to be kept, the one before anything has run.
 func (m *Module) remember(s *state) error {
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
 	binary := m.prepared.Binary
 	m.prepared.Binary = nil
 	if m.recalled || binary == nil || !m.keepsRecords() {

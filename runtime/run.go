@@ -63,6 +63,9 @@ type Module struct {
 	madeOf           []byte // what its snapshots depend on
 	poolConfig       Pool
 	pool             *pool
+	// keeping is held by whoever keeps a state on disk: the next snapshot may come
+	// while the first is being written.
+	keeping sync.Mutex
 	// use is held for reading while a run is under way.
 	use    sync.RWMutex
 	closed bool
