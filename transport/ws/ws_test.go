@@ -527,7 +527,7 @@ func TestLargeMessagesOnASlowLink(t *testing.T) {
 			p := startSlowLink(t, strings.TrimPrefix(c.URL(), "http://"))
 			cfg := config(c)
 			cfg.ServerURL = "http://" + p.Addr().String()
-			cfg.PingInterval, cfg.PingTimeout = 200*time.Millisecond, time.Second
+			cfg.PingInterval, cfg.PingTimeout = 200*time.Millisecond, 5*time.Minute
 			s := open(t, cfg)
 			c.Push(beacon.WorkItem{Hash: "wi", Capability: "Shell", OperationHash: "OPR", Attempt: 1, Settings: beacon.Settings{}})
 			_, err := s.Next(within(t))
@@ -576,12 +576,12 @@ func TestSlowConfirmation(t *testing.T) {
 	var once sync.Once
 	c.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/Heartbeat") {
-			once.Do(func() { time.Sleep(7 * time.Second) })
+			once.Do(func() { time.Sleep(12 * time.Second) })
 		}
 		return false
 	})
 	require.NoError(t, s.Complete(within(t), "a", beacon.Result{}))
-	soon, cancel := context.WithTimeout(t.Context(), time.Minute) // it waited for ten times as long as the answer had taken
+	soon, cancel := context.WithTimeout(t.Context(), 110*time.Second) // it waited for ten times as long as the answer had taken
 	defer cancel()
 	require.NoError(t, s.Complete(soon, "b", beacon.Result{}))
 }
