@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 func within(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -38,6 +38,7 @@ type server struct {
 	url    string
 	client *submit.Client
 	http   *http.Client
+	close  func() // before the end of the test
 }
 
 func startHub(t testing.TB) *server {
@@ -46,12 +47,13 @@ func startHub(t testing.TB) *server {
 	client, err := submit.New(submit.Config{ServerURL: listening.URL})
 	require.NoError(t, err)
 	s := &server{t: t, url: listening.URL, client: client, http: &http.Client{Transport: &http.Transport{}}}
-	t.Cleanup(func() {
+	s.close = sync.OnceFunc(func() {
 		client.CloseIdle()
 		s.http.CloseIdleConnections()
 		require.NoError(t, h.Close(context.Background()))
 		listening.Close()
 	})
+	t.Cleanup(s.close)
 	return s
 }
 

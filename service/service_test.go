@@ -328,7 +328,7 @@ func TestDisableWhileAnItemRuns(t *testing.T) {
 		g := newGate("Gate")
 		require.NoError(t, s.RegisterCapability(within(t), g.capability))
 		require.NoError(t, s.Enable(within(t)))
-		item := later(func() (beacon.Result, error) { return hub.do("Gate", "Wait", nil, 2*time.Second) })
+		item := later(func() (beacon.Result, error) { return hub.do("Gate", "Wait", nil, time.Hour) })
 		<-g.began
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -336,6 +336,7 @@ func TestDisableWhileAnItemRuns(t *testing.T) {
 		require.False(t, s.Enabled())
 		_, canceled := g.counts()
 		require.Equal(t, 1, canceled)
+		hub.close()
 		_, err := item()
 		require.Error(t, err)
 	})

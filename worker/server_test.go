@@ -183,7 +183,7 @@ func TestDuplicateDelivery(t *testing.T) {
 	c.Redeliver("a")
 	c.Redeliver("a")
 	push(c, "b") // arrives after those
-	require.Eventually(t, func() bool { return runs.Load() == 2 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return runs.Load() == 2 }, 5*time.Minute, time.Millisecond)
 	close(finish)
 	for range 2 {
 		_, err := c.Report(within(t))
