@@ -271,7 +271,9 @@ func (c *cord) Follow(ctx context.Context, after uint64, each func(journal.Recor
 // A journal that is for one hub is not used by two.
 func TestTwoHubsOnAJournalForOne(t *testing.T) {
 	memory := journal.NewMemory()
-	first, second := start(t, hub.Config{Journal: memory}), start(t, hub.Config{Journal: memory})
+	first := start(t, hub.Config{Journal: memory})
+	require.NoError(t, first.hub.Ready(t.Context())) // or the other would be the first
+	second := start(t, hub.Config{Journal: memory})
 	require.Equal(t, http.StatusOK, second.get("/status").status)
 	<-first.hub.Failed()
 	require.ErrorContains(t, first.hub.Ready(t.Context()), "another hub has begun")
