@@ -40,7 +40,8 @@ is shown beside what the configuration, or --grant, grants it.
 
 The module is compiled. In the sandbox and without any work item it is run to
 initialise itself, as before the first item, and to describe itself, if it has no
-manifest in its binary.`,
+manifest in its binary. A module that cannot run here is described as far as it goes,
+with the reason; the exit code is 4 then.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("inspect takes one module: a .wasm file or a folder of source")
@@ -60,7 +61,9 @@ type view struct {
 	Version     string `json:",omitempty"`
 	SHA256      string
 	Size        int
-	Kind        string // command or reactor
+	Kind        string // command, reactor, component, or unknown where it cannot run
+	Refused     string `json:",omitempty"` // why it cannot run here
+	Remedy      string `json:",omitempty"`
 	Capability  string
 	Description string `json:",omitempty"`
 	Actions     []beacon.Action
@@ -71,6 +74,10 @@ type view struct {
 	Lock        string   `json:",omitempty"` // how it differs from what was accepted
 	Memory      *memory
 	Functions   int
+	Modules     int      `json:",omitempty"` // core modules in a component
+	Features    []string // beyond WebAssembly 1.0
+	Producers   []string // the tools that made it, as they say
+	MadeFor     string   `json:",omitempty"` // another host than one with WASI preview 1
 	Imports     []string
 	Exports     []string
 	Sections    []section
@@ -151,13 +158,20 @@ func (o *inspectOptions) run(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	started := time.Now()
-	m, err := load(ctx, rt, dirs, p, g)
+	from, err := g.bring(ctx, dirs, p)
 	if err != nil {
 		return err
 	}
+	started := time.Now()
+	m, err := enliven(ctx, rt, p, g, from)
+	if err != nil {
+		return o.refused(from, err)
+	}
 	defer func() { err = errors.Join(err, m.Close(context.WithoutCancel(ctx))) }()
 	v := describe(m, time.Since(started))
+	if survey, err := module.Look(from.Binary, module.Limits{}); err == nil {
+		v.Features, v.Producers = survey.Features, survey.Producers
+	}
 	found, err := m.Instances(ctx)
 	if err != nil {
 		return err
@@ -169,6 +183,10 @@ func (o *inspectOptions) run(ctx context.Context, path string) (err error) {
 	if err := v.judge(m, p, g); err != nil {
 		return err
 	}
+	return o.show(v)
+}
+
+func (o *inspectOptions) show(v view) error {
 	if o.asJSON {
 		enc := json.NewEncoder(o.out)
 		enc.SetIndent("", "  ")
@@ -177,17 +195,67 @@ func (o *inspectOptions) run(ctx context.Context, path string) (err error) {
 	return v.print(o.out)
 }
 
+// refused shows what can be seen of a module that cannot run here.
+func (o *inspectOptions) refused(from brought, reason error) error {
+	if beacon.CodeOf(reason) != beacon.Refused {
+		return reason
+	}
+	v := view{
+		Name: from.Name, SHA256: from.Digest, Size: len(from.Binary), Kind: "unknown", Refused: reason.Error(),
+		Actions: []beacon.Action{}, Permissions: []permission{}, Unwanted: []string{}, Features: []string{}, Producers: []string{},
+		Imports: []string{}, Exports: []string{}, Sections: []section{},
+	}
+	if c, ok := module.LookComponent(from.Binary); ok {
+		v.Kind, v.Modules, v.MadeFor = "component", c.Modules, "the component model (WASI 0.2 or later)"
+		for _, name := range c.Imports {
+			v.Imports = append(v.Imports, beacon.Excerpt(name, 200))
+		}
+		for _, name := range c.Exports {
+			v.Exports = append(v.Exports, beacon.Excerpt(name, 200))
+		}
+		v.Remedy = "build it for WASI preview 1: for Rust --target wasm32-wasip1, for C --target=wasm32-wasip1 without an adapter, for TinyGo -target=wasip1"
+	} else if s, err := module.Look(from.Binary, module.Limits{}); err == nil {
+		v.facts(s.Facts)
+		v.Features, v.Producers, v.MadeFor = s.Features, s.Producers, s.Origin()
+		v.Remedy = remedies[v.MadeFor]
+	} else if facts, err := module.Parse(from.Binary, module.Limits{}); err == nil {
+		v.facts(facts)
+		v.MadeFor = facts.Origin()
+		v.Remedy = remedies[v.MadeFor]
+	} else {
+		return reason // there is nothing to be said about it
+	}
+	return errors.Join(o.show(v), reason)
+}
+
+// remedies are for modules that were made for something else, by what that is.
+var remedies = map[string]string{
+	"Emscripten":     "it expects functions of Emscripten's JavaScript: build it with clang --target=wasm32-wasi or the WASI SDK; emcc -sSTANDALONE_WASM is enough for programs that use little of the system",
+	"wasm-bindgen":   "it expects functions of a browser's JavaScript: build it for wasm32-wasip1, without wasm-bindgen",
+	"GOOS=js":        "it expects Go's wasm_exec.js: build it with GOOS=wasip1",
+	"WASI preview 0": "build it with a toolchain of 2020 or later",
+	"WASI 0.2":       "it is the core module of a component: build it for WASI preview 1",
+	"AssemblyScript": "it expects env.abort: build it with --use abort= and a function of its own, as the SDK does",
+}
+
 func describe(m loaded, took time.Duration) view {
 	facts, manifest := m.Facts(), m.Manifest()
 	v := view{
 		Name: manifest.Name, Version: manifest.Version, SHA256: m.Digest(), Size: facts.Size,
 		Kind: "reactor", Capability: manifest.Capability.Name, Description: manifest.Capability.Description,
-		Actions: manifest.Capability.Actions, Permissions: []permission{}, Unwanted: []string{}, Functions: facts.Functions,
-		Imports: []string{}, Exports: []string{}, Sections: []section{}, LoadMs: took.Milliseconds(),
+		Actions: manifest.Capability.Actions, Permissions: []permission{}, Unwanted: []string{},
+		Features: []string{}, Producers: []string{}, Imports: []string{}, Exports: []string{}, Sections: []section{}, LoadMs: took.Milliseconds(),
 	}
 	if m.Command() {
 		v.Kind = "command"
 	}
+	v.facts(facts)
+	return v
+}
+
+// facts sets what the binary says about itself.
+func (v *view) facts(facts *module.Facts) {
+	v.Functions = facts.Functions
 	if facts.HasMemory {
 		v.Memory = &memory{int64(facts.MemoryMin) * module.PageSize, -1}
 		if facts.MemoryMax >= 0 {
@@ -203,7 +271,6 @@ func describe(m loaded, took time.Duration) view {
 	for _, c := range facts.Custom {
 		v.Sections = append(v.Sections, section{beacon.Excerpt(c.Name, 200), c.Size})
 	}
-	return v
 }
 
 // judge sets what the module wants beside what it gets.
@@ -241,16 +308,46 @@ func (v view) print(w io.Writer) error {
 		title += " " + v.Version
 	}
 	row("module", "%s", title)
-	row("kind", "%s", map[string]string{"command": "command (a plain WASI program)", "reactor": "reactor (written for Beacon)"}[v.Kind])
-	row("size", "%d bytes, %d functions", v.Size, v.Functions)
+	row("kind", "%s", map[string]string{
+		"command": "command (a plain WASI program)", "reactor": "reactor (written for Beacon)",
+		"component": "component (of the component model)", "unknown": "core module",
+	}[v.Kind])
+	if v.Refused != "" {
+		row("refused", "%s", v.Refused)
+	}
+	if v.MadeFor != "" {
+		row("made for", "%s", v.MadeFor)
+	}
+	if v.Remedy != "" {
+		row("remedy", "%s", v.Remedy)
+	}
+	if len(v.Producers) > 0 {
+		row("made by", "%s", beacon.Excerpt(strings.Join(v.Producers, ", "), 500))
+	}
+	if v.Kind == "component" {
+		row("size", "%d bytes, %d core modules", v.Size, v.Modules)
+	} else {
+		row("size", "%d bytes, %d functions", v.Size, v.Functions)
+	}
 	row("sha256", "%s", v.SHA256)
-	row("loaded in", "%d ms", v.LoadMs)
+	if v.Refused == "" {
+		row("loaded in", "%d ms", v.LoadMs)
+	}
+	if len(v.Features) > 0 {
+		row("features", "%s", strings.Join(v.Features, ", "))
+	}
 	if v.Memory != nil {
 		most := "no maximum of its own"
 		if v.Memory.MaxBytes >= 0 {
 			most = fmt.Sprintf("at most %d KiB", v.Memory.MaxBytes/1024)
 		}
 		row("memory", "at least %d KiB, %s", v.Memory.MinBytes/1024, most)
+	}
+	if v.Refused != "" {
+		row("imports", "%s", orNone(v.Imports))
+		row("exports", "%s", orNone(v.Exports))
+		_, err := io.WriteString(w, b.String())
+		return err
 	}
 	v.Instances.print(row)
 	row("capability", "%s", v.Capability)

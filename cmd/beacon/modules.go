@@ -65,6 +65,11 @@ func load(ctx context.Context, rt *wasmrt.Runtime, dirs folders, p providerConfi
 	if err != nil {
 		return loaded{}, err
 	}
+	return enliven(ctx, rt, p, g, from)
+}
+
+// enliven loads a module that was brought.
+func enliven(ctx context.Context, rt *wasmrt.Runtime, p providerConfig, g *guard, from brought) (loaded, error) {
 	pool, err := p.Instances.pool()
 	if err != nil {
 		return loaded{}, usagef("provider %s: %w", p.Source, err)

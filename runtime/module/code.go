@@ -286,6 +286,7 @@ func (c *code) instruction() {
 	start := r.position()
 	at := c.here()
 	op := r.byte()
+	c.p.features |= opFeatures[op]
 	if op != opMisc && op != opLoop {
 		c.spend(cost(op), weight(op))
 	}
@@ -758,6 +759,7 @@ func (c *code) misc(at int) {
 	r := c.r
 	start := r.position()
 	op := r.u32()
+	c.p.features.misc(op)
 	switch {
 	case op < miscMemoryInit:
 		c.spend(1, 1)

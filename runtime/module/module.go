@@ -322,13 +322,16 @@ type parser struct {
 	codeAt   int            // where the section of code begins in the file
 	sections map[int][]byte // the contents of all but custom sections
 	names    []byte         // the content of the section of names
-	lines    bool           // whether there is a section that tells source lines
-	targets  int            // of br_table in all functions
-	loops    int            // in all functions
-	work     int            // of the engine, in all functions
-	cold     int            // what loops add for savers, in bytes
-	lengths  []int          // of the data segments
-	data     []dataSegment  // the same, if they may be taken out
+	features features       // that its code makes use of
+	// producers is the content of the section of that name.
+	producers []byte
+	lines     bool          // whether there is a section that tells source lines
+	targets   int           // of br_table in all functions
+	loops     int           // in all functions
+	work      int           // of the engine, in all functions
+	cold      int           // what loops add for savers, in bytes
+	lengths   []int         // of the data segments
+	data      []dataSegment // the same, if they may be taken out
 }
 
 // A dataSegment goes to a place in the memory if it is active.
@@ -445,6 +448,9 @@ func (p *parser) custom(r *reader) {
 	}
 	p.lines = p.lines || name == lineSection
 	// The first one counts; engines refuse a second.
+	if name == "producers" {
+		p.producers = r.buf[r.at:]
+	}
 	if name == "name" && p.names == nil {
 		p.names = r.buf[r.at:]
 	}

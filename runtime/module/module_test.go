@@ -488,10 +488,12 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(header + function + code + named("name", "\x01\x08\x01\x00\x05start")))
 	f.Add([]byte(header + section(4, "\x01\x70\x00\x02") + section(9, "\x01\x04\x41\x00\x0b\x01\xd0\x70\x0b")))
 	f.Add([]byte("\x00asm\x0d\x00\x01\x00"))
+	f.Add([]byte(component))
 	f.Fuzz(func(t *testing.T, binary []byte) {
 		if len(binary) > 2<<10 { // so that no default limit but those of memory is in reach
 			return
 		}
+		module.LookComponent(binary)
 		var before, after goruntime.MemStats
 		goruntime.ReadMemStats(&before)
 		facts, err := module.Parse(binary, module.Limits{})
@@ -507,6 +509,9 @@ func FuzzParse(f *testing.F) {
 		}
 		require.LessOrEqual(t, facts.Functions, len(binary))
 		described(t, binary)
+		if survey, err := module.Look(binary, module.Limits{}); err == nil {
+			require.Equal(t, facts, survey.Facts)
+		}
 		metered, _, err := meter(binary, module.Limits{})
 		if err != nil {
 			// Its code is broken.
