@@ -49,6 +49,7 @@ var layers = map[string][]string{
 	"runtime":                {"", "guestfs", "hostfuncs", "hostfuncs/abi", "hostfuncs/wasi", "runtime/engine", "runtime/module", "runtime/snapshot", "runtime/source"},
 	"toolchain":              {"", "guest-sdk", "runtime/module"},
 	"scaffold":               {"", "guest-sdk"},
+	"replay":                 {"", "hostfuncs"},
 	"golden":                 {"", "egress", "hostfuncs", "policy"},
 	"hub":                    {"", "protocol", "hub/journal", "hub/ledger", "hub/object"},
 	"hub/ledger":             {"", "protocol"},
@@ -87,7 +88,7 @@ var layers = map[string][]string{
 	"builtin/llm/wire":      {""},
 	"hostile":               {}, // nothing but tests
 	"cmd/beacon": {
-		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "runtime", "runtime/module", "scaffold", "staging", "submit", "toolchain",
+		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "replay", "runtime", "runtime/module", "scaffold", "staging", "submit", "toolchain",
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

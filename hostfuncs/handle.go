@@ -96,24 +96,26 @@ func handleWait(i *Item, c *abi.Call) abi.Errno {
 		}
 		wait(h.ready())
 	}
-	// The first that is ready counts, and not any: a guest that handles one at a
-	// time would otherwise see them in another order each time.
-	for n := range cases {
-		if chosen, _, _ := reflect.Select([]reflect.SelectCase{cases[n], {Dir: reflect.SelectDefault}}); chosen == 0 {
-			c.PutU32(2, uint32(n))
-			return ok
+	choose := func() int {
+		// The first that is ready counts, and not any: a guest that handles one at a
+		// time would otherwise see them in another order each time.
+		for n := range cases {
+			if chosen, _, _ := reflect.Select([]reflect.SelectCase{cases[n], {Dir: reflect.SelectDefault}}); chosen == 0 {
+				return n
+			}
 		}
+		wait(c.Ctx.Done())
+		if ms := c.I64(1); ms >= 0 {
+			timer := time.NewTimer(time.Duration(min(ms, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
+			defer timer.Stop()
+			wait(timer.C)
+		}
+		chosen, _, _ := reflect.Select(cases)
+		if chosen == count {
+			panic(&abi.Stop{Cause: context.Cause(c.Ctx)})
+		}
+		return min(chosen, count)
 	}
-	wait(c.Ctx.Done())
-	if ms := c.I64(1); ms >= 0 {
-		timer := time.NewTimer(time.Duration(min(ms, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond)
-		defer timer.Stop()
-		wait(timer.C)
-	}
-	chosen, _, _ := reflect.Select(cases)
-	if chosen == count {
-		panic(&abi.Stop{Cause: context.Cause(c.Ctx)})
-	}
-	c.PutU32(2, uint32(min(chosen, count)))
+	c.PutU32(2, uint32(min(i.chosen(choose), count))) //nolint:gosec // few
 	return ok
 }

@@ -278,7 +278,7 @@ func remaining(i *Item, c *abi.Call) abi.Errno {
 	if !i.deadline.IsZero() {
 		left = uint64(max(0, time.Until(i.deadline).Milliseconds()))
 	}
-	c.PutU64(0, left)
+	c.PutU64(0, i.taped(TapeRemaining, left))
 	return ok
 }
 
@@ -288,23 +288,30 @@ const resolution = uint64(time.Millisecond)
 // now reads the clocks; the monotonic one counts from start, whose own time it
 // begins with, so that it goes on in a guest that a later process continues.
 func now(start time.Time) func(*Item, *abi.Call) abi.Errno {
-	return func(_ *Item, c *abi.Call) abi.Errno {
+	return func(i *Item, c *abi.Call) abi.Errno {
 		var ns int64
+		kind := TapeWall
 		switch c.U32(0) {
 		case 0:
 			ns = time.Now().UnixNano()
 		case 1:
-			ns = start.UnixNano() + int64(time.Since(start))
+			ns, kind = start.UnixNano()+int64(time.Since(start)), TapeMonotonic
 		default:
 			return invalid
 		}
-		v := uint64(max(0, ns)) //nolint:gosec // not negative
+		v := i.taped(kind, uint64(max(0, ns))) //nolint:gosec // not negative
 		c.PutU64(1, v-v%resolution)
 		return ok
 	}
 }
 
-func random(_ *Item, c *abi.Call) abi.Errno {
+func random(i *Item, c *abi.Call) abi.Errno {
+	if i.tape != nil {
+		if i.tape.Random(c.Bytes(0)) != nil {
+			return ioError
+		}
+		return ok
+	}
 	if _, err := rand.Read(c.Bytes(0)); err != nil {
 		return ioError
 	}
@@ -312,7 +319,11 @@ func random(_ *Item, c *abi.Call) abi.Errno {
 }
 
 func cancelled(i *Item, _ *abi.Call) abi.Errno {
+	ends := uint64(0)
 	if i.cancel.Load() {
+		ends = 1
+	}
+	if i.taped(TapeCancelled, ends) != 0 {
 		return canceled
 	}
 	return ok

@@ -85,6 +85,7 @@ type Item struct {
 	handles     []handle // of requests and calls, by number
 	lastError   string   // for last_error
 	limit       error    // the first one of requests and calls that was hit
+	tape        Tape     // nil for none
 }
 
 // NewItem makes the host's end for a job. files shows the job's directory; a

@@ -201,8 +201,13 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 	deadline, _ := ctx.Deadline()
 	item := hostfuncs.NewItem(job, files, m.config, deadline, m.limits.Item)
 	job.Account.Ran(m.digest)
+	var tape hostfuncs.Tape
 	if m.brokers != nil {
-		item.Reach(m.brokers(job))
+		broker := m.brokers(job)
+		item.Reach(broker)
+		if tape, _ = broker.(hostfuncs.Tape); tape != nil {
+			item.Tape(tape)
+		}
 	}
 	defer func() {
 		if err := item.Close(); err != nil {
@@ -215,6 +220,9 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 	}
 	if closer, ok := cfg.Stdin.(io.Closer); ok {
 		defer closer.Close()
+	}
+	if tape != nil {
+		cfg.Random, cfg.Clock = taped{tape}, taped{tape}.clock
 	}
 	process := wasi.NewProcess(cfg)
 	inner, release := m.graceful(ctx, item)
@@ -244,6 +252,18 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 		err = limit
 	}
 	return beacon.Result{Log: item.Log()}, err
+}
+
+// taped is a tape as WASI needs it.
+type taped struct{ hostfuncs.Tape }
+
+func (t taped) Read(p []byte) (int, error) { return len(p), t.Random(p) }
+
+func (t taped) clock(id uint32, now uint64) uint64 {
+	if id == 0 {
+		return t.Number(hostfuncs.TapeWall, now)
+	}
+	return t.Number(hostfuncs.TapeMonotonic, now)
 }
 
 // work runs the guest on an item in an instance of the pool.

@@ -163,7 +163,9 @@ type Candidate struct {
 	Manifest hostfuncs.Manifest
 }
 
-// Brokers give each job of a module its own.
+// Brokers give each job of a module its own. One that is a hostfuncs.Tape, too,
+// records what is different in each run, or plays it: that is whole where
+// instances are Fresh.
 type Brokers func(*beacon.Job) hostfuncs.Broker
 
 // entries are the functions of a guest that a host calls.

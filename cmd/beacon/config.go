@@ -21,6 +21,7 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/policy"
 	"github.com/ultravisor/beacon/protocol"
+	"github.com/ultravisor/beacon/replay"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 )
 
@@ -129,6 +130,8 @@ type providerConfig struct {
 
 	memory byteSize
 	direct bool // named on the command line, by whoever runs it
+	// recorder records its items; nil for none.
+	recorder *replay.Provider
 }
 
 // An instanceConfig is wasmrt.Pool in the words of a file.

@@ -19,6 +19,7 @@ import (
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
+	"github.com/ultravisor/beacon/replay"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/staging"
 )
@@ -37,6 +38,7 @@ type execOptions struct {
 	asJSON      bool
 	quiet       bool
 	passthrough bool
+	record      string
 	args        []string
 }
 
@@ -77,6 +79,7 @@ Exit codes: 0 success, 1 the item failed, 2 usage, 4 the module was refused,
 	f.BoolVar(&o.asJSON, "json", false, "print the whole result as JSON")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print neither progress nor log")
 	f.BoolVar(&o.passthrough, "passthrough", false, "end with the program's own exit code")
+	f.StringVar(&o.record, "record", "", "write down what the item is given and answered to this file, for beacon replay")
 	f.StringVarP(&o.configPath, "config", "f", "", "configuration file, for the policy and for the other providers that the item may call")
 	o.settings.register(f)
 	o.moduleFlags.register(f)
@@ -89,6 +92,8 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		return usagef("--module is missing: name a .wasm file or a folder of source (or, with --capability, a built-in provider)")
 	case o.module != "" && o.capability != "":
 		return usagef("--module and --capability are both given: an item has one provider")
+	case o.capability != "" && o.record != "":
+		return usagef("--record is for modules, and %s is built in", beacon.Excerpt(o.capability, 80))
 	case o.capability != "" && !builtin.Is(o.capability):
 		return usagef("--capability %s: built in are %s", beacon.Excerpt(o.capability, 80), strings.Join(builtin.Names(), ", "))
 	}
@@ -138,6 +143,9 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 	defer g.close()
 	if err := g.readLock(o.configPath); err != nil {
 		return err
+	}
+	if o.record != "" {
+		list[0].record(func(beacon.Result, error) bool { return true }, o.keep)
 	}
 	all, closeAll, err := offers(ctx, list, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g, builtin.Host{Owner: true, DailyBudget: dailyBudget(rules), Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
@@ -193,6 +201,16 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 	}
 	bar.end()
 	return outcome{o.streams, o.asJSON, o.quiet, o.passthrough}.show(result, err, time.Since(started))
+}
+
+// keep writes the recording.
+func (o *execOptions) keep(r *replay.Recording, err error) {
+	if err == nil {
+		err = r.WriteFile(o.record)
+	}
+	if err != nil {
+		fmt.Fprintf(o.err, "beacon: --record %s: %s\n", o.record, err)
+	}
 }
 
 // providers are the one that carries out the item, and those of the

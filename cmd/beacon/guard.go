@@ -164,6 +164,9 @@ func (g *guard) admit(p providerConfig, from origin.Module) func(wasmrt.Candidat
 			Name: c.Name, Grants: grants, Limits: p.Network.limits(), Tenant: g.policy.Tenant, Call: g.calls, Log: g.log,
 		})
 		g.brokers = append(g.brokers, b)
+		if p.recorder != nil {
+			return p.recorder.Brokers(b.Job), nil
+		}
 		return b.Job, nil
 	}
 }

@@ -53,7 +53,7 @@ func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.
 			return nil, closeAll, err
 		}
 		modules = append(modules, m)
-		all = append(all, offered{m.Module, m.Name(), m.folder, p})
+		all = append(all, offered{p.recorded(m), m.Name(), m.folder, p})
 	}
 	return all, closeAll, nil
 }

@@ -67,6 +67,7 @@ type runOptions struct {
 	exitIdle      time.Duration
 	maxUptime     time.Duration
 	verbose       bool
+	record        string // folder for items that fail
 	configPath    string
 	file          config
 }
@@ -120,6 +121,7 @@ delivered at the next start.`,
 	f.DurationVar(&o.exitIdle, "exit-idle", 0, "end when there was nothing to do for so long")
 	f.DurationVar(&o.maxUptime, "max-uptime", 0, "after this time take no more, finish, and end")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every item")
+	f.StringVar(&o.record, "record", "", "write items of modules that fail to this folder, for beacon replay; every item then initialises its module itself, which is slower")
 	o.moduleFlags.register(f)
 	return cmd
 }
@@ -264,6 +266,9 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, g.audit.Close()) }()
 	}
+	if err := o.recordFailures(log); err != nil {
+		return err
+	}
 	all, closeAll, err := offers(ctx, o.file.Providers, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g,
 		builtin.Host{Owner: true, Folder: o.staging, DailyBudget: dailyBudget(rules), Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
@@ -336,6 +341,24 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		}
 		o.invite(server, all)
 	}, log)
+}
+
+// recordFailures has the items of modules recorded, if that is wanted.
+func (o *runOptions) recordFailures(log *slog.Logger) error {
+	if o.record == "" {
+		return nil
+	}
+	if err := os.MkdirAll(o.record, 0o700); err != nil {
+		return usagef("--record %s: %w", o.record, unwrapPath(err))
+	}
+	kept := &recordings{folder: o.record, log: log}
+	failed := func(result beacon.Result, err error) bool { return err != nil || result.ExitCode() != 0 }
+	for i := range o.file.Providers {
+		if p := &o.file.Providers[i]; !builtin.Is(p.Source) {
+			p.record(failed, kept.keep)
+		}
+	}
+	return nil
 }
 
 // findServer decides where the work comes from: the server that was named, one

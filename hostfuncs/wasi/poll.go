@@ -30,6 +30,15 @@ func (h hostClock) now(id uint32) (uint64, bool) {
 	return 0, false
 }
 
+// now reads a clock for the guest.
+func (p *Process) now(h hostClock, id uint32) (uint64, bool) {
+	now, ok := h.now(id)
+	if ok && p.cfg.Clock != nil {
+		now = p.cfg.Clock(id, now)
+	}
+	return now, ok
+}
+
 // nanoseconds since 1970, as WASI has it; earlier times are 0.
 func nanoseconds(t time.Time) uint64 { return uint64(max(0, t.UnixNano())) } //nolint:gosec // not negative
 
@@ -42,7 +51,7 @@ func clockResGet(p *Process, c *abi.Call) abi.Errno {
 }
 
 func (h hostClock) timeGet(p *Process, c *abi.Call) abi.Errno {
-	now, ok := h.now(c.U32(0))
+	now, ok := p.now(h, c.U32(0))
 	if !ok {
 		return eInvalid
 	}
@@ -99,7 +108,7 @@ func (h hostClock) pollOneoff(p *Process, c *abi.Call) abi.Errno {
 		s := in[i*subscriptionSize:]
 		switch s[8] {
 		case eventClock:
-			waits[i], ok = h.wait(s)
+			waits[i], ok = h.wait(p, s)
 			ready = ready || !ok
 			nearest = min(nearest, waits[i])
 		case eventFDRead, eventFDWrite:
@@ -142,8 +151,8 @@ func (h hostClock) pollOneoff(p *Process, c *abi.Call) abi.Errno {
 
 // wait returns how long the subscription to a clock waits. ok is false for a
 // clock that there is not.
-func (h hostClock) wait(s []byte) (d time.Duration, ok bool) {
-	now, ok := h.now(binary.LittleEndian.Uint32(s[16:]))
+func (h hostClock) wait(p *Process, s []byte) (d time.Duration, ok bool) {
+	now, ok := p.now(h, binary.LittleEndian.Uint32(s[16:]))
 	timeout := binary.LittleEndian.Uint64(s[24:])
 	if binary.LittleEndian.Uint16(s[40:])&clockAbsolute != 0 {
 		timeout -= min(now, timeout)

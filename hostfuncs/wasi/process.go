@@ -34,6 +34,9 @@ type Config struct {
 	Resolution time.Duration
 	// Random is the source of random bytes, by default crypto/rand.
 	Random io.Reader
+	// Clock, if any, is told what a clock (0 real, 1 monotonic) shows, in
+	// nanoseconds, and returns what the guest is to see.
+	Clock func(id uint32, now uint64) uint64
 	// Descriptors is how many may be open, the standard streams and preopens
 	// included; at most, and by default, 1,024. Files have the limit of FS besides.
 	Descriptors int

@@ -1,0 +1,38 @@
+;; Prints a digest of the clocks and of random numbers, by WASI and by beacon_v1.
+;; With an argument it traps afterwards.
+(module
+  (import "beacon_v1" "now" (func $now (param i32 i32) (result i32)))
+  (import "beacon_v1" "random" (func $random (param i32 i32) (result i32)))
+  (import "beacon_v1" "remaining" (func $remaining (param i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func $random_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 512) "0123456789abcdef")
+  (func (export "_start") (local $at i32) (local $hash i64)
+    (drop (call $now (i32.const 0) (i32.const 0)))
+    (drop (call $now (i32.const 1) (i32.const 8)))
+    (drop (call $random (i32.const 16) (i32.const 8)))
+    (drop (call $remaining (i32.const 24)))
+    (drop (call $clock (i32.const 0) (i64.const 0) (i32.const 32)))
+    (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 40)))
+    (drop (call $random_get (i32.const 48) (i32.const 8)))
+    (local.set $hash (i64.const 0xcbf29ce484222325))
+    (loop $next
+      (local.set $hash (i64.mul (i64.xor (local.get $hash) (i64.load8_u (local.get $at))) (i64.const 0x100000001b3)))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $at) (i32.const 56))))
+    (local.set $at (i32.const 0))
+    (loop $digit
+      (i32.store8 (i32.add (i32.const 600) (local.get $at))
+        (i32.load8_u (i32.add (i32.const 512) (i32.wrap_i64 (i64.and (local.get $hash) (i64.const 15))))))
+      (local.set $hash (i64.shr_u (local.get $hash) (i64.const 4)))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br_if $digit (i32.lt_u (local.get $at) (i32.const 16))))
+    (i32.store (i32.const 700) (i32.const 600))
+    (i32.store (i32.const 704) (i32.const 16))
+    (drop (call $write (i32.const 1) (i32.const 700) (i32.const 1) (i32.const 708)))
+    (drop (call $sizes (i32.const 712) (i32.const 716)))
+    ;; Args [name, action] without arguments, [name, words...] with them
+    (if (i32.gt_u (i32.load (i32.const 712)) (i32.const 2)) (then unreachable))))
