@@ -73,6 +73,8 @@ var layers = map[string][]string{
 	"examples/wasm/transform/table":    {},
 	"examples/wasm/transform/native":   {"examples/wasm/transform/provider", "guest-sdk/go/guest", "guest-sdk/go/native"},
 	"examples/wasm/transform/generate": {},
+	"examples/wasm/image":              {"guest-sdk/go/guest"},
+	"examples/wasm/summarize":          {"guest-sdk/go/guest"},
 	"builtin/llm": {
 		"", "builtin/llm/anthropic", "builtin/llm/model", "builtin/llm/ollama", "builtin/llm/openai", "builtin/llm/price",
 		"builtin/llm/quota", "builtin/llm/secret", "builtin/llm/voyage", "builtin/llm/wire",

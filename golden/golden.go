@@ -348,7 +348,7 @@ func (c *Case) Update(got Got) (bool, error) {
 	if w.Fuel > 0 && got.Fuel > w.Fuel {
 		w.Fuel = got.Fuel + got.Fuel/4 // so that a small change is no failure
 	}
-	if begin && c.Output != "" && got.Files[c.Output] != nil {
+	if begin && got.Err == nil && c.Output != "" && got.Files[c.Output] != nil {
 		w.Files = map[string]string{c.Output: c.Name + ".want" + path.Ext(c.Output)}
 	}
 	changed := false

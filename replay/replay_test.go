@@ -56,7 +56,7 @@ func (w *world) Call(_ context.Context, c beacon.Call) (beacon.Result, error) {
 func (w *world) HasSecret(name string) bool { w.asked++; return name == "key" }
 
 // record runs a guest with a recorder and hands back the recording and the result.
-func record(t *testing.T, g *guest, w *world) (*replay.Recording, error, beacon.Result) { //nolint:revive // what may fail is looked at first
+func record(t *testing.T, g *guest, w *world) (*replay.Recording, beacon.Result, error) {
 	t.Helper()
 	var kept *replay.Recording
 	var problem error
@@ -72,7 +72,7 @@ func record(t *testing.T, g *guest, w *world) (*replay.Recording, error, beacon.
 	require.NoError(t, dir.WriteFile("in.txt", []byte("source"), 0o600))
 	result, err := p.Run(t.Context(), &beacon.Job{Item: beacon.WorkItem{Hash: "h", Settings: beacon.Settings{"A": json.RawMessage(`1`)}}, Dir: dir, Source: "in.txt", Sources: []string{"in.txt"}})
 	require.NoError(t, err)
-	return kept, problem, result
+	return kept, result, problem
 }
 
 // everything asks for all that there is to be asked for.
@@ -116,7 +116,7 @@ func everything(ctx context.Context, job *beacon.Job, b hostfuncs.Broker) (beaco
 
 func TestReplay(t *testing.T) {
 	w := &world{}
-	recording, problem, result := record(t, &guest{do: everything}, w)
+	recording, result, problem := record(t, &guest{do: everything}, w)
 	require.NoError(t, problem)
 	path := filepath.Join(t.TempDir(), "a"+replay.Suffix)
 	require.NoError(t, recording.WriteFile(path))
@@ -149,7 +149,7 @@ func TestReplay(t *testing.T) {
 
 // A guest that does something else is told so, and nobody else is asked.
 func TestDiverged(t *testing.T) {
-	recording, problem, _ := record(t, &guest{do: func(_ context.Context, _ *beacon.Job, b hostfuncs.Broker) (beacon.Result, error) {
+	recording, _, problem := record(t, &guest{do: func(_ context.Context, _ *beacon.Job, b hostfuncs.Broker) (beacon.Result, error) {
 		b.(hostfuncs.Tape).Number(hostfuncs.TapeWall, 17)
 		return beacon.Result{}, nil
 	}}, &world{})
@@ -169,7 +169,7 @@ func TestDiverged(t *testing.T) {
 
 // What is too large is not recorded, and the item is none the worse for it.
 func TestTooLarge(t *testing.T) {
-	recording, problem, result := record(t, &guest{do: func(_ context.Context, _ *beacon.Job, b hostfuncs.Broker) (beacon.Result, error) {
+	recording, result, problem := record(t, &guest{do: func(_ context.Context, _ *beacon.Job, b hostfuncs.Broker) (beacon.Result, error) {
 		big := make([]byte, 1<<20)
 		for range replay.MaxSize>>20 + 1 {
 			if err := b.(hostfuncs.Tape).Random(big); err != nil {

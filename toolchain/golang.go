@@ -7,11 +7,14 @@ import (
 	"go/build"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/mod/modfile"
 
 	"github.com/ultravisor/beacon"
 )
@@ -26,16 +29,20 @@ func findGo(folder source) (compile, error) {
 		return nil, fmt.Errorf("list %s: %w", folder.name, err)
 	}
 	if len(sources) == 0 {
-		return nil, nil
+		tool, err := onlyTool(folder)
+		if tool == "" || err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context, made string) error { return compileGo(ctx, folder, made, tool, false) }, nil
 	}
 	reactor, err := isReactor(folder.name, sources)
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, made string) error { return compileGo(ctx, folder, made, reactor) }, nil
+	return func(ctx context.Context, made string) error { return compileGo(ctx, folder, made, ".", reactor) }, nil
 }
 
-func compileGo(ctx context.Context, folder source, made string, reactor bool) error {
+func compileGo(ctx context.Context, folder source, made, program string, reactor bool) error {
 	compiler, err := exec.LookPath("go")
 	if err != nil {
 		return beacon.Errorf(beacon.Invalid, "building %s takes the Go toolchain, and there is no go command: install Go 1.24 or later (https://go.dev/dl), or name a .wasm file", folder.name)
@@ -47,12 +54,36 @@ func compileGo(ctx context.Context, folder source, made string, reactor bool) er
 		args = append(args, "-buildmode=c-shared")
 	}
 	c := command{folder, "the Go toolchain", []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}}
-	err = c.run(ctx, compiler, append(args, ".")...)
+	err = c.run(ctx, compiler, append(args, program)...)
 	var said *complaint
 	if errors.As(err, &said) && (strings.Contains(said.text, "go.mod file not found") || strings.Contains(said.text, "no required module provides package "+guestPackage)) {
 		said.text += "\nthe folder needs a go.mod that knows the SDK, as beacon new makes it: or go mod init NAME, then go get github.com/ultravisor/beacon, or go work init . PATH with a checkout of it"
 	}
 	return folder.failed(err)
+}
+
+// onlyTool is the tool of a go.mod that has no program beside it: somebody else's
+// program, in the version that go.mod and go.sum pin. It is "" without a go.mod,
+// or without tools in it.
+func onlyTool(folder source) (string, error) {
+	raw, err := os.ReadFile(filepath.Join(folder.path, "go.mod"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read go.mod: %w", err)
+	}
+	file, err := modfile.Parse(filepath.Join(folder.name, "go.mod"), raw, nil)
+	if err != nil {
+		return "", beacon.Errorf(beacon.Invalid, "read the provider's source: %w", err)
+	}
+	switch len(file.Tool) {
+	case 0:
+		return "", nil
+	case 1:
+		return file.Tool[0].Path, nil
+	}
+	return "", beacon.Errorf(beacon.Invalid, "folder %s has no program of its own, and %d tools in its go.mod: a provider is one program", folder.name, len(file.Tool))
 }
 
 // programSources lists the Go files that would be compiled.

@@ -120,6 +120,29 @@ func TestBuildAgain(t *testing.T) {
 	require.Contains(t, exports(t, again), "beacon_execute", "the module of before stays")
 }
 
+// Somebody else's program, which a go.mod names as its tool.
+func TestBuildTool(t *testing.T) {
+	files := func(tools string) map[string]string {
+		return map[string]string{
+			"go.mod": manifest + "\nrequire example.test/tool v0.0.0\n\nreplace example.test/tool => ./tool\n" + tools,
+		}
+	}
+	folder := provider(t, "p", files("\ntool example.test/tool/cmd\n"))
+	require.NoError(t, os.MkdirAll(filepath.Join(folder, "tool", "cmd"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "tool", "go.mod"), []byte("module example.test/tool\n\ngo 1.24\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "tool", "cmd", "main.go"), []byte(command), 0o600))
+	path, err := toolchain.Build(t.Context(), folder, t.TempDir())
+	require.NoError(t, err)
+	require.Contains(t, exports(t, path), "_start")
+
+	_, err = toolchain.Build(t.Context(), provider(t, "p", files("\ntool (\n\texample.test/tool/cmd\n\texample.test/tool/other\n)\n")), t.TempDir())
+	require.ErrorContains(t, err, "2 tools in its go.mod: a provider is one program")
+	_, err = toolchain.Build(t.Context(), provider(t, "p", files("")), t.TempDir())
+	require.ErrorContains(t, err, "has no program in")
+	_, err = toolchain.Build(t.Context(), provider(t, "p", files("\nnonsense\n")), t.TempDir())
+	require.ErrorContains(t, err, "go.mod:")
+}
+
 // A manifest beside the source of a program that knows nothing of it.
 func TestBuildWithManifest(t *testing.T) {
 	folder := provider(t, "tool", map[string]string{"go.mod": manifest, "main.go": command, toolchain.ManifestFile: `{"Name": "tool"}`})

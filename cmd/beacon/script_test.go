@@ -37,6 +37,11 @@ func TestScripts(t *testing.T) {
 	if goCache == "" {
 		goCache = filepath.Join(cache, "go-build")
 	}
+	// So do modules that were downloaded.
+	modules, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	compiled := t.TempDir()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -74,6 +79,8 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GOCACHE", goCache)
+			e.Setenv("GOMODCACHE", strings.TrimSpace(string(modules)))
+			e.Setenv("EXAMPLES", mustAbs(t, "../../examples/wasm"))
 			e.Setenv("BEACON_CACHE_DIR", compiled)
 			e.Setenv("BEACON_STAGING_PATH", filepath.Join(e.WorkDir, "staging"))
 			e.Setenv("MODULES", filepath.Join(mustAbs(t, "testdata"), "modules"))
@@ -83,9 +90,15 @@ func TestScripts(t *testing.T) {
 }
 
 // hasTool reports whether a tool is there, which it must be where tests may not be
-// skipped.
+// skipped. What an example is built of counts as one: "jq".
 func hasTool(name string) (bool, error) {
 	_, err := exec.LookPath(name)
+	if name == "jq" {
+		list := exec.Command("go", "list", "-deps", "tool")
+		list.Dir = "../../examples/wasm/jq"
+		list.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly")
+		err = list.Run()
+	}
 	if err != nil && os.Getenv("BEACON_REQUIRE_TOOLS") == "1" {
 		return false, err
 	}
