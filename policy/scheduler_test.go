@@ -145,7 +145,7 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-// A tenant at its limit waits; others do not notice.
+// S18: a tenant at its limit waits; others do not notice.
 func TestQuotas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := policy.NewScheduler(parse(t, `{"Tenants": {

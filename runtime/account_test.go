@@ -33,7 +33,7 @@ func (fuelToAccount) Spend(ctx context.Context, job *beacon.Job, instructions in
 	return job.Account.Spend(ctx, beacon.Usage{Fuel: uint64(instructions)})
 }
 
-// What a guest uses is charged to its item: files as they grow, memory, fuel,
+// S18: what a guest uses is charged to its item: files as they grow, memory, fuel,
 // and the module that ran.
 func TestAccount(t *testing.T) {
 	binary, err := os.ReadFile("../cmd/beacon/testdata/modules/copy.wasm") // copies in.txt to out.txt

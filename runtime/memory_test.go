@@ -113,7 +113,7 @@ func TestMemoryBudgetReclaims(t *testing.T) {
 	require.Zero(t, b.used)
 }
 
-// Many at once: never more than there is, and all come through.
+// S15: many at once, never more than there is, and all come through.
 func TestMemoryBudgetUnderLoad(t *testing.T) {
 	b := newMemoryBudget(1000)
 	var all sync.WaitGroup

@@ -389,7 +389,7 @@ func TestMostInstances(t *testing.T) {
 	require.Zero(t, m.Pool().Working)
 }
 
-// Items wait for memory instead of taking more than there is, and one that wants
+// S15: items wait for memory instead of taking more than there is, and one that wants
 // more than is left is told.
 func TestMemoryOfTheWorker(t *testing.T) {
 	const memory = 2 << 20

@@ -379,6 +379,7 @@ var names = map[string]bool{
 	strings.Repeat("n", 256): false, "a/": false,
 }
 
+// S22: what is no name of a file in one directory is refused.
 func TestCheckName(t *testing.T) {
 	for name, good := range names {
 		err := staging.CheckName("SourceFilename", name)

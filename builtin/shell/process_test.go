@@ -69,7 +69,7 @@ func TestBackgroundChild(t *testing.T) {
 	gone(t, w)
 }
 
-// Somebody who has left the group cannot hold the item open either, and what
+// S29: somebody who has left the group cannot hold the item open either, and what
 // was written before the end is there.
 func TestChildOutsideOfTheGroup(t *testing.T) {
 	b := prepare(t, Config{})

@@ -182,6 +182,7 @@ func TestStdin(t *testing.T) {
 	require.Equal(t, -1, b.ran(b.job(map[string]any{"Command": "cat", "Stdin": "x"})).Outputs["ExitCode"])
 }
 
+// S26: commands see of the environment what was named, and nothing else.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("LC_TEST", "usual")
 	t.Setenv("TEST_API_KEY", "named")

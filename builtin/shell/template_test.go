@@ -53,6 +53,7 @@ var templates = map[string]string{
 	"quoted and not, repeatedly": `printf '%s' '' "" {SourcePath} ''"" ; printf '|'`,
 }
 
+// S29: a value is a word, whatever is in it.
 func TestSubstitution(t *testing.T) {
 	b := prepare(t, Config{})
 	for name, template := range templates {
