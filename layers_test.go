@@ -68,6 +68,7 @@ var layers = map[string][]string{
 	},
 	"guest-sdk/conformance":            {},
 	"guest-sdk/conformance/go":         {"guest-sdk/go/guest"},
+	"guest-sdk/javascript":             {},
 	"examples/wasm/transform":          {"examples/wasm/transform/table", "examples/wasm/transform/provider", "guest-sdk/go/guest"},
 	"examples/wasm/transform/provider": {"examples/wasm/transform/table", "guest-sdk/go/guest"},
 	"examples/wasm/transform/table":    {},

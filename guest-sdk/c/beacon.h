@@ -1266,6 +1266,12 @@ static int beacon_request_refused(uint32_t e, const beacon_exchange *x) {
   return beacon_refused(e, "request", beacon_excerpt(x->url, strlen(x->url)));
 }
 
+/* Ends an exchange that has failed already, and keeps the text about that. */
+static void beacon_drop(beacon_exchange *x) {
+  beacon_import_handle_close(x->handle);
+  x->handle = UINT32_MAX; /* the number may be another's from now on */
+}
+
 int beacon_has_secret(const char *name) { return beacon_import_secret(name, strlen(name)) == BEACON_OK; }
 
 int beacon_send(beacon_exchange *x, const beacon_request *request) {
@@ -1290,7 +1296,7 @@ int beacon_send(beacon_exchange *x, const beacon_request *request) {
   if (e != BEACON_OK) x->handle = UINT32_MAX;
   if (e == BEACON_OK && request->body) {
     int failed = beacon_send_body(x, request->body, request->body_size, NULL);
-    if (failed) beacon_import_handle_close(x->handle);
+    if (failed) beacon_drop(x);
     return failed;
   }
   return beacon_request_refused(e, x);
@@ -1315,7 +1321,7 @@ int beacon_send_body(beacon_exchange *x, const void *data, size_t size, int *wan
 int beacon_wait_response(beacon_exchange *x) {
   uint32_t status = 0;
   int e = beacon_request_refused(beacon_import_http_wait(x->handle, &status), x);
-  if (e) beacon_close_exchange(x);
+  if (e) beacon_drop(x);
   x->status = (int)status;
   return e;
 }
@@ -1351,7 +1357,7 @@ char *beacon_body(beacon_exchange *x, size_t *length) {
   beacon_put(&b, "", 0);
   do {
     if (beacon_read_body(x, buf, part, &n)) {
-      beacon_import_handle_close(x->handle);
+      beacon_drop(x);
       return NULL;
     }
     beacon_put(&b, buf, n);

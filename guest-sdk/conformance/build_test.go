@@ -7,11 +7,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/guest-sdk/javascript"
 )
 
 // An sdk builds the provider in its language.
@@ -28,6 +30,12 @@ var sdks = []sdk{
 	{"AssemblyScript", func(t testing.TB, module string) {
 		t.Helper()
 		assemblyScript(t, module, "..", "conformance/assemblyscript/conformance.ts", "assemblyscript/assembly/panic/abort")
+	}},
+	{"JavaScript", func(t testing.TB, module string) {
+		t.Helper()
+		script, err := os.ReadFile("javascript/conformance.js")
+		require.NoError(t, err)
+		javaScript(t, module, "conformance.js", string(script))
 	}},
 }
 
@@ -121,6 +129,43 @@ func assemblyScript(t testing.TB, module, folder, source, abort string) {
 	compileIn(t, folder, nil, path, source, "-O2", "--runtime", "incremental", "--exportStart", "_initialize", "--use", "abort="+abort, "-o", module)
 }
 
+// engine is joined with the shim once.
+var engine struct {
+	sync.Mutex
+	joined []byte
+}
+
+// javaScript puts a script into the engine.
+func javaScript(t testing.TB, module, name, script string) {
+	t.Helper()
+	engine.Lock()
+	defer engine.Unlock()
+	if engine.joined == nil {
+		engine.joined = joinEngine(t)
+	}
+	binary, err := javascript.Assemble(engine.joined, name, script)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(module, binary, 0o600))
+}
+
+func joinEngine(t testing.TB) []byte {
+	t.Helper()
+	const remedy = "npm install " + javascript.EnginePackage + " " + javascript.BinaryenPackage + ", and have its node_modules/.bin in PATH"
+	merge := need(t, "wasm-merge", remedy)
+	packages := filepath.Dir(filepath.Dir(merge)) // of node_modules/.bin
+	quickjs := filepath.Join(packages, filepath.FromSlash(javascript.EngineFile))
+	if _, err := os.Stat(quickjs); err != nil {
+		missing(t, err.Error()+": "+remedy)
+	}
+	dir := t.TempDir()
+	shim, joined := filepath.Join(dir, "shim.wasm"), filepath.Join(dir, "engine.wasm")
+	require.NoError(t, os.WriteFile(shim, javascript.Shim, 0o600))
+	compile(t, nil, merge, javascript.MergeArgs(shim, quickjs, joined)...)
+	binary, err := os.ReadFile(joined) //nolint:gosec // just made
+	require.NoError(t, err)
+	return binary
+}
+
 // The example of each README is what it says: a complete provider.
 var readmes = map[string]func(t *testing.T, text, module string){
 	"../c/README.md": func(t *testing.T, text, module string) {
@@ -141,6 +186,10 @@ var readmes = map[string]func(t *testing.T, text, module string){
 		require.NoError(t, os.CopyFS(filepath.Join(folder, "beacon"), os.DirFS("../assemblyscript")))
 		require.NoError(t, os.WriteFile(filepath.Join(folder, "hello.ts"), []byte(text), 0o600))
 		assemblyScript(t, module, folder, "hello.ts", "beacon/assembly/panic/abort")
+	},
+	"../javascript/README.md": func(t *testing.T, text, module string) {
+		t.Helper()
+		javaScript(t, module, "hello.js", text)
 	},
 }
 
@@ -164,6 +213,69 @@ func TestReadmes(t *testing.T) {
 				require.Equal(t, want, got.outputs["Result"])
 				require.Equal(t, []beacon.Progress{{Percent: 50, HasPercent: true, Message: "thinking of something to say"}}, got.progress)
 			}
+		})
+	}
+}
+
+// What is wrong with a script is said when its module is loaded.
+func TestScripts(t *testing.T) {
+	if testing.Short() || race {
+		t.Skip("builds and compiles modules")
+	}
+	for name, test := range map[string]struct{ script, want string }{
+		"syntax error":   {"let a = ;", "the script cannot be read: SyntaxError: "},
+		"throws":         {"\nfunction f() { throw new Error('no good') }\nf()", "the script cannot be read: Error: no good"},
+		"serves nothing": {"1", "the script serves no provider: call beacon.serve"},
+		"bad default": {"beacon.serve({capability: 'Script', actions: {Do: {settings: {A: {type: 'number', default: 'x'}}, run() {}}}})",
+			`action Do: the default of setting A is "x": want a number`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "script.wasm")
+			javaScript(t, path, "hello.js", test.script)
+			_, err := open(t, path)
+			require.ErrorContains(t, err, test.want)
+		})
+	}
+}
+
+// What goes wrong in a script fails the item, and nothing else.
+func TestScriptsThatFail(t *testing.T) {
+	if testing.Short() || race {
+		t.Skip("builds and compiles modules")
+	}
+	path := filepath.Join(t.TempDir(), "script.wasm")
+	javaScript(t, path, "hello.js", `beacon.serve({capability: 'Script', actions: {
+	promise: { run: () => new Promise(() => {}) },
+	rejected: { run: async () => { await null; throw new Error('later') } },
+	recursion: { run() { const f = () => f() + 1; f() } },
+	thing: { run() { throw {a: 1} } },
+	place: { run() {
+		nothing()
+	} },
+	memory: { run() { const a = []; for (;;) a.push(new Uint8Array(1 << 20).fill(1)) } },
+	random: { run(item) { item.result([Math.random(), Math.random()]) } },
+	globals: { run(item) { item.result(Object.keys(globalThis)); beacon.serve = 1 } },
+	}})`)
+	module := load(t, path)
+	one, two := run(t, module, conformanceCase{action: "random"}), run(t, module, conformanceCase{action: "random"})
+	require.Len(t, one.outputs["Result"], 2)
+	require.NotEqual(t, one.outputs["Result"], two.outputs["Result"])
+	for action, want := range map[string]struct{ message, log string }{
+		"promise":   {"the script waits for a promise that nothing settles", ""},
+		"rejected":  {"later", ""},
+		"recursion": {"panic in action recursion: Maximum call stack size exceeded", ""},
+		"thing":     {`panic in action thing: {"a":1}`, ""},
+		"place":     {"panic in action place: nothing is not defined", "hello.js:7"},
+		"memory":    {"out of memory", ""},
+		"globals":   {"", ""},
+	} {
+		t.Run(action, func(t *testing.T) {
+			got := run(t, module, conformanceCase{action: action})
+			if want.message == "" {
+				require.Empty(t, got.message)
+			}
+			require.Contains(t, got.message, want.message)
+			require.Contains(t, strings.Join(got.log, "\n"), want.log)
 		})
 	}
 }

@@ -20,6 +20,21 @@ fn set_running(what: String) {
     }
 }
 
+/// The provider, once it was found good: what is made before the first item, all
+/// items begin with.
+static SERVED: Mutex<Option<&'static Provider>> = Mutex::new(None);
+
+fn served(provider: fn() -> Provider) -> Result<&'static Provider, Error> {
+    let mut served = SERVED.lock().map_err(|_| Error::new("the provider panicked before"))?;
+    if let Some(provider) = *served {
+        return Ok(provider);
+    }
+    let made: &'static Provider = Box::leak(Box::new(provider()));
+    made.validate()?;
+    *served = Some(made);
+    Ok(made)
+}
+
 fn fail(text: &str) {
     unsafe { import::fail(text.as_ptr(), text.len()) };
 }
@@ -43,11 +58,10 @@ fn watch() {
     }));
 }
 
-fn answer(provider: fn() -> Provider, what: &str, f: impl FnOnce(&Provider) -> Result<(), Error>) -> i32 {
+fn answer(provider: fn() -> Provider, what: &str, f: impl FnOnce(&'static Provider) -> Result<(), Error>) -> i32 {
     watch();
     set_running(what.into());
-    let provider = provider();
-    match provider.validate().and_then(|_| f(&provider)) {
+    match served(provider).and_then(f) {
         Ok(()) => 0,
         Err(err) => {
             fail(&err.to_string());

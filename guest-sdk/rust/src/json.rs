@@ -112,7 +112,8 @@ impl Value for f64 {
         if !self.is_finite() {
             return Err("it is not a finite number, which JSON cannot say".into());
         }
-        out.push_str(&format!("{:e}", self));
+        let size = self.abs();
+        out.push_str(&if size == 0.0 || (1e-6..1e21).contains(&size) { format!("{}", self) } else { format!("{:e}", self) });
         Ok(())
     }
 }

@@ -1,0 +1,79 @@
+package javascript_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ultravisor/beacon/guest-sdk/javascript"
+)
+
+// The shim in the tree is the one that its source describes.
+func TestShim(t *testing.T) {
+	tool, err := exec.LookPath("wat2wasm")
+	if err != nil {
+		if os.Getenv("BEACON_REQUIRE_TOOLS") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("wat2wasm is not there: apt-get install wabt")
+	}
+	path := filepath.Join(t.TempDir(), "shim.wasm")
+	out, err := exec.CommandContext(t.Context(), tool, "shim.wat", "-o", path).CombinedOutput() //nolint:gosec // our own text
+	require.NoError(t, err, string(out))
+	want, err := os.ReadFile(path) //nolint:gosec // just made
+	require.NoError(t, err)
+	require.Equal(t, want, javascript.Shim, "run wat2wasm shim.wat -o shim.wasm")
+}
+
+// The shim's functions and their numbers in beacon.js are the same.
+func TestNumbers(t *testing.T) {
+	text, err := os.ReadFile("shim.wat")
+	require.NoError(t, err)
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		if _, rest, ok := strings.Cut(line, `(import "beacon_v1" "`); ok {
+			name, _, _ := strings.Cut(rest, `"`)
+			require.Regexp(t, `\b`+name+": "+strconv.Itoa(n)+`,`, javascript.Prelude)
+			n++
+		}
+	}
+	require.Equal(t, 38, n)
+}
+
+// Bytes that are no engine are refused; package conformance has the real one.
+func TestAssemble(t *testing.T) {
+	tests := map[string]struct {
+		engine []byte
+		name   string
+		want   string
+	}{
+		"nothing":         {nil, "a.js", "no WebAssembly module"},
+		"text":            {[]byte("(module) and more"), "a.js", "no WebAssembly module"},
+		"another module":  {[]byte("\x00asm\x01\x00\x00\x00"), "a.js", "has no data"},
+		"cut off":         {javascript.Shim[:len(javascript.Shim)-3], "a.js", "the engine"},
+		"cut off exports": {[]byte("\x00asm\x01\x00\x00\x00\x07\x03\x01\x05a"), "a.js", "cut off"},
+		"not joined":      {javascript.Shim, "a.js", "not joined with the shim"},
+		"bad name":        {javascript.Shim, "a\x00.js", "byte 0"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := javascript.Assemble(test.engine, test.name, "")
+			require.ErrorContains(t, err, test.want)
+		})
+	}
+}
+
+func FuzzAssemble(f *testing.F) {
+	f.Add(javascript.Shim)
+	f.Add([]byte("\x00asm\x01\x00\x00\x00\x07\x0a\x01\x06memory\x02\x00\x0b\x10\x01\x01\x0dBEACON-SCRIPT"))
+	f.Fuzz(func(t *testing.T, engine []byte) {
+		if out, err := javascript.Assemble(engine, "a.js", "1"); err == nil {
+			require.Contains(t, string(out), "a.js\x001\x00")
+		}
+	})
+}
