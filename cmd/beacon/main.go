@@ -70,6 +70,7 @@ func newRootCommand(s streams) *cobra.Command {
 		newNewCommand(s),
 		newBuildCommand(s),
 		newTestCommand(s),
+		newDevCommand(s),
 		newReplayCommand(s),
 		newInspectCommand(s),
 		newLockCommand(s),

@@ -68,6 +68,7 @@ type runOptions struct {
 	maxUptime     time.Duration
 	verbose       bool
 	record        string // folder for items that fail
+	dev           string // folder of the first module, which is watched
 	configPath    string
 	file          config
 }
@@ -269,11 +270,20 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if err := o.recordFailures(log); err != nil {
 		return err
 	}
-	all, closeAll, err := offers(ctx, o.file.Providers, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g,
+	var rt *wasmrt.Runtime
+	openRuntime := func() (_ *wasmrt.Runtime, err error) {
+		rt, err = o.moduleFlags.runtime(dirs, log)
+		return rt, err
+	}
+	all, closeAll, err := offers(ctx, o.file.Providers, openRuntime, dirs, g,
 		builtin.Host{Owner: true, Folder: o.staging, DailyBudget: dailyBudget(rules), Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err
+	}
+	if o.dev != "" {
+		stop := o.develop(ctx, all, rt, dirs, g)
+		defer func() { err = errors.Join(err, stop()) }()
 	}
 	registry, err := registryOf(all)
 	if err != nil {
