@@ -52,6 +52,7 @@ var layers = map[string][]string{
 	"replay":                 {"", "hostfuncs"},
 	"golden":                 {"", "egress", "hostfuncs", "policy"},
 	"hub":                    {"", "protocol", "hub/journal", "hub/ledger", "hub/object"},
+	"hub/dashboard":          {"", "protocol"},
 	"hub/ledger":             {"", "protocol"},
 	"hub/journal":            {},
 	"hub/object":             {},
@@ -92,7 +93,7 @@ var layers = map[string][]string{
 	"hostile":               {}, // nothing but tests
 	"cmd/beacon": {
 		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "replay", "runtime", "runtime/module", "scaffold", "staging", "submit", "toolchain",
-		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
+		"hub/dashboard", "transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }
 

@@ -145,6 +145,8 @@ func (h *Hub) identify(r *http.Request) (caller, bool) {
 		switch t.Kind {
 		case kindJoin:
 			return caller{user: t.User, role: Worker}, true
+		case kindOperator:
+			return caller{role: Admin}, true
 		case kindUser:
 			u := h.users[t.User]
 			return caller{user: u.Name, role: u.Role, tenant: u.Tenant}, true
@@ -190,6 +192,8 @@ const (
 	kindUser = "user"
 	kindJoin = "join" // of a worker that knows the join secret
 	kindNone = "none" // tells callers apart, permits nothing
+	// kindOperator is of somebody who knows the hub's token.
+	kindOperator = "operator"
 )
 
 // A token is what a session consists of. It is signed, so that every hub can
@@ -242,6 +246,9 @@ func (h *Hub) verify(session string) (token, bool) {
 	if err != nil || json.Unmarshal(raw, &t) != nil || time.Now().Unix() >= t.Expires {
 		return token{}, false
 	}
+	if t.Kind == kindOperator && h.cfg.secured() {
+		return token{}, false
+	}
 	if t.Kind == kindUser {
 		u, known := h.users[t.User]
 		if !known || t.Password != passwordDigest(u.PasswordHash) {
@@ -284,8 +291,13 @@ func (h *Hub) authenticate(reply responder, r *http.Request, _ []string) {
 	var body struct {
 		UserName string `json:"UserName"`
 		Password any    `json:"Password"`
+		Token    string `json:"Token"` // ours
 	}
 	if !reply.body(r, mostBody, &body) {
+		return
+	}
+	if body.Token != "" {
+		h.authenticateToken(reply, r, body.Token)
 		return
 	}
 	declined := func(why string) {
@@ -321,9 +333,40 @@ func (h *Hub) authenticate(reply responder, r *http.Request, _ []string) {
 	reply.json(http.StatusOK, loggedIn(id, body.UserName))
 }
 
+// Token is what somebody logs in with at a hub that has neither users nor a
+// join secret, to do everything; empty for one that has. It is the same for all
+// hubs of a journal, over restarts, and of no use elsewhere. The hub must be
+// Ready.
+func (h *Hub) Token() string {
+	secret := h.core.secret()
+	if h.cfg.secured() || len(secret) == 0 {
+		return ""
+	}
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte("operator"))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:18])
+}
+
+// authenticateToken is a login by the hub's token.
+func (h *Hub) authenticateToken(reply responder, r *http.Request, given string) {
+	if !h.logins.allow(addressOf(r), loginRate, loginBurst) {
+		reply.tooMany("Too many logins. Try again later.", 5)
+		return
+	}
+	want := h.Token()
+	if want == "" || subtle.ConstantTimeCompare([]byte(given), []byte(want)) != 1 {
+		h.log.Warn("login refused", "address", addressOf(r))
+		reply.json(http.StatusOK, map[string]any{"LoggedIn": false, "Error": "Authentication failed."})
+		return
+	}
+	id := h.session(kindOperator, "")
+	reply.setSession(r, id)
+	reply.json(http.StatusOK, loggedIn(id, ""))
+}
+
 // setSession gives a session to whoever asked.
 func (p responder) setSession(r *http.Request, id string) {
-	cookie := protocol.SessionCookie + "=" + id + "; Path=/; HttpOnly"
+	cookie := protocol.SessionCookie + "=" + id + "; Path=/; HttpOnly; SameSite=Strict"
 	if r.TLS != nil {
 		cookie += "; Secure"
 	}

@@ -20,35 +20,14 @@ const (
 	longestName      = 256
 )
 
-// A beaconRecord is what the hub shows of a beacon.
-type beaconRecord struct {
-	BeaconID          string                  `json:"BeaconID"`
-	Name              string                  `json:"Name"`
-	SessionID         *string                 `json:"SessionID"`
-	Capabilities      []string                `json:"Capabilities"`
-	Status            string                  `json:"Status"`
-	LastHeartbeat     protocol.Timestamp      `json:"LastHeartbeat"`
-	CurrentWorkItems  []string                `json:"CurrentWorkItems"`
-	MaxConcurrent     int                     `json:"MaxConcurrent"`
-	Tags              map[string]any          `json:"Tags"`
-	Contexts          map[string]any          `json:"Contexts"`
-	BindAddresses     []any                   `json:"BindAddresses"`
-	HostID            *string                 `json:"HostID"`
-	SharedMounts      []protocol.SharedMount  `json:"SharedMounts"`
-	RegisteredAt      protocol.Timestamp      `json:"RegisteredAt"`
-	Transport         string                  `json:"Transport"` // ours: websocket or http
-	Hub               string                  `json:"Hub,omitempty"`
-	Tenant            string                  `json:"Tenant,omitempty"`
-	Draining          bool                    `json:"Draining,omitempty"`
-	CanceledWorkItems []protocol.Cancellation `json:"CanceledWorkItems,omitempty"`
-}
+type beaconRecord = protocol.BeaconRecord
 
 // show is what the hub shows of a beacon. It is called with the lock held.
 func (c *coordinator) show(b *ledger.Beacon) beaconRecord {
 	// A session is what the beacon proves itself with, so it is not shown.
 	session := "anonymous"
 	r := beaconRecord{
-		BeaconID: b.ID, Name: b.Name, Capabilities: b.Info.Capabilities, Status: "Online",
+		BeaconID: b.ID, Name: b.Name, Capabilities: b.Info.Capabilities, Status: protocol.BeaconOnline,
 		LastHeartbeat: protocol.Timestamp{Time: c.lastSign(b)}, RegisteredAt: protocol.Timestamp{Time: time.UnixMilli(b.Joined)},
 		CurrentWorkItems: make([]string, 0, len(b.Held)), MaxConcurrent: b.Info.MaxConcurrent,
 		Tags: b.Info.Tags, Contexts: b.Info.Contexts, BindAddresses: []any{}, SharedMounts: b.Info.SharedMounts,
@@ -60,9 +39,9 @@ func (c *coordinator) show(b *ledger.Beacon) beaconRecord {
 	slices.Sort(r.CurrentWorkItems)
 	switch {
 	case b.Away != 0:
-		r.Status = "Offline"
+		r.Status = protocol.BeaconOffline
 	case b.Free() <= 0:
-		r.Status = "Busy"
+		r.Status = protocol.BeaconBusy
 	}
 	if b.Link == 0 {
 		r.SessionID, r.Transport = &session, "http"
@@ -259,19 +238,14 @@ func (c *coordinator) list() []beaconRecord {
 	return out
 }
 
-// An actionRecord is what the hub shows of an action.
-type actionRecord struct {
-	protocol.ActionSchema
-	Available     bool     `json:"Available"`
-	SourceBeacons []string `json:"SourceBeacons"`
-}
+type actionRecord = protocol.ActionRecord
 
 func (c *coordinator) catalog(capability string) []actionRecord {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	out := []actionRecord{}
 	for _, e := range c.ledger.Catalog(capability) {
-		out = append(out, actionRecord{e.Schema, e.Available, e.Sources})
+		out = append(out, actionRecord{ActionSchema: e.Schema, Available: e.Available, SourceBeacons: e.Sources})
 	}
 	return out
 }

@@ -57,8 +57,10 @@ type coordinator struct {
 	name     string // of this hub in the journal
 	ledger   *ledger.Ledger
 	applied  uint64
-	grown    int64 // bytes of records since the snapshot
-	compact  int64 // how many of them make a new one worth it
+	series   *series
+	changed  chan struct{} // closed, and replaced, when something is applied
+	grown    int64         // bytes of records since the snapshot
+	compact  int64         // how many of them make a new one worth it
 	sockets  map[uint64]*socket
 	lastLink uint64
 	watchers map[string][]*watcher
@@ -102,7 +104,7 @@ func newCoordinator(cfg Config, files *files) *coordinator {
 	name := instanceName()
 	return &coordinator{
 		cfg: cfg, log: cfg.Log, journal: cfg.Journal, files: files, name: name, called: name, flight: map[uint64][]*proposal{},
-		ledger: ledger.New(), ready: make(chan struct{}), failed: make(chan struct{}), compact: cfg.SnapshotBytes,
+		ledger: ledger.New(), series: newSeries(), changed: make(chan struct{}), ready: make(chan struct{}), failed: make(chan struct{}), compact: cfg.SnapshotBytes,
 		sockets: map[uint64]*socket{}, watchers: map[string][]*watcher{}, polled: map[string]time.Time{},
 		wake: make(chan struct{}, 1), alarm: make(chan struct{}, 1), landed: make(chan struct{}, 1), saving: make(chan uint64, 1),
 	}
@@ -269,7 +271,8 @@ func (c *coordinator) load(ctx context.Context) (uint64, error) {
 		}
 	}
 	c.mu.Lock()
-	c.ledger, c.applied, c.grown = l, seq, 0
+	c.ledger, c.applied, c.grown, c.series = l, seq, 0, seriesOf(l)
+	c.change()
 	c.mu.Unlock()
 	return seq, nil
 }
@@ -582,6 +585,7 @@ func (c *coordinator) apply(r journal.Record) error {
 		return err
 	}
 	c.applied = r.Seq
+	c.change()
 	c.grown += int64(len(r.Data))
 	var mine []*proposal
 	if record.Hub == c.name && answers != nil {
@@ -621,6 +625,12 @@ func (c *coordinator) apply(r journal.Record) error {
 	return nil
 }
 
+// change wakes those who look. It is called with mu held.
+func (c *coordinator) change() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
 // land returns the proposals of a record that has come back.
 func (c *coordinator) land(n uint64) []*proposal {
 	c.pmu.Lock()
@@ -650,6 +660,7 @@ func (c *coordinator) act(events []ledger.Event) {
 				w.progress(progress{e.Progress.Data, e.Progress.Log, e.Progress.Binary})
 			}
 		case ledger.Ended:
+			c.series.ended(e.Item)
 			if list := c.watchers[e.Hash]; list != nil {
 				item := e.Item.Copy()
 				for _, w := range list {

@@ -114,30 +114,16 @@ func (h *Hub) forget(reply responder, r *http.Request, args []string) {
 	}
 }
 
-// A tenantRecord is what the hub shows of a tenant.
-type tenantRecord struct {
-	Tenant    string `json:"Tenant"`
-	Weight    int64  `json:"Weight"`
-	Queued    int    `json:"Queued"`
-	Running   int    `json:"Running"`
-	Live      int    `json:"Live"`
-	Completed uint64 `json:"Completed"`
-	Failed    uint64 `json:"Failed"`
-	Canceled  uint64 `json:"Canceled"`
-	SlotMs    int64  `json:"SlotMs"`
-	WaitMs    int64  `json:"WaitMs"` // of all deliveries together
-	Given     uint64 `json:"Given"`
-}
-
 func (h *Hub) tenants(reply responder, r *http.Request, _ []string) {
 	who := callerOf(r)
-	out := []tenantRecord{}
+	out := []protocol.TenantRecord{}
 	h.core.mu.RLock()
 	for _, t := range h.core.ledger.Tenants() {
 		if who.sees(t.Name) {
-			out = append(out, tenantRecord{
-				t.Name, t.Share(), t.Queued(), t.Busy, t.Live,
-				t.Usage.Completed, t.Usage.Failed, t.Usage.Canceled, t.Usage.SlotMs, t.Usage.WaitMs, t.Usage.Given,
+			out = append(out, protocol.TenantRecord{
+				Tenant: t.Name, Weight: t.Share(), Queued: t.Queued(), Running: t.Busy, Live: t.Live,
+				Completed: t.Usage.Completed, Failed: t.Usage.Failed, Canceled: t.Usage.Canceled,
+				SlotMs: t.Usage.SlotMs, WaitMs: t.Usage.WaitMs, Given: t.Usage.Given,
 			})
 		}
 	}
@@ -165,25 +151,15 @@ func (h *Hub) hubs(reply responder, _ *http.Request, _ []string) {
 	reply.json(http.StatusOK, map[string]any{"Hubs": out})
 }
 
-// A backlogRecord is what an autoscaler wants to know of a capability.
-type backlogRecord struct {
-	Capability string `json:"Capability"`
-	Waiting    int    `json:"Waiting"`
-	Running    int    `json:"Running"`
-	FreeSlots  int    `json:"FreeSlots"`
-	Beacons    int    `json:"Beacons"`
-	OldestMs   int64  `json:"OldestMs"` // how long the item that has waited longest has
-}
-
 // backlog shows, for each capability, what waits and what could be done about
 // it.
 func (h *Hub) backlog(reply responder, r *http.Request, _ []string) {
 	who := callerOf(r)
-	of := map[string]*backlogRecord{}
-	get := func(capability string) *backlogRecord {
+	of := map[string]*protocol.BacklogRecord{}
+	get := func(capability string) *protocol.BacklogRecord {
 		b := of[capability]
 		if b == nil {
-			b = &backlogRecord{Capability: capability}
+			b = &protocol.BacklogRecord{Capability: capability}
 			of[capability] = b
 		}
 		return b
@@ -218,7 +194,7 @@ func (h *Hub) backlog(reply responder, r *http.Request, _ []string) {
 		reply.json(http.StatusOK, get(beacon.Excerpt(only, longestName)))
 		return
 	}
-	out := []*backlogRecord{}
+	out := []*protocol.BacklogRecord{}
 	for _, name := range slices.Sorted(maps.Keys(of)) {
 		out = append(out, of[name])
 	}

@@ -78,6 +78,10 @@ func (h *Hub) table() []route {
 		on(look, "GET /Beacon/Backlog", h.backlog),
 		on(look, "GET /Beacon/Tenants", h.tenants),
 		on(look, "GET /Beacon/Hubs", h.hubs),
+		on(look, "GET /Beacon/Items", h.items),
+		on(look, "GET /Beacon/Viewer", h.viewer),
+		on(look, "GET /Beacon/Changes", h.changes),
+		on(look, "GET /Beacon/Series", h.showSeries),
 
 		on(hand, "POST /Beacon/File", h.upload),
 		on(hand, "PUT /Beacon/File", h.upload),

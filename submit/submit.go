@@ -260,6 +260,15 @@ func (c *Client) Capabilities(ctx context.Context) ([]string, error) {
 	return answer.Capabilities, nil
 }
 
+// Look reads what the server shows at a path of its API, such as
+// /Beacon/Tenants; query may be nil.
+func (c *Client) Look(ctx context.Context, path string, query url.Values, into any) error {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return c.call(ctx, http.MethodGet, path, nil, into, nil)
+}
+
 // Enqueue hands in an item without waiting for it, and returns its hash. The
 // same key again is the same item.
 func (c *Client) Enqueue(ctx context.Context, s protocol.Submission, key string) (string, error) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hub"
+	"github.com/ultravisor/beacon/hub/dashboard"
 	"github.com/ultravisor/beacon/hub/jetstream"
 )
 
@@ -70,6 +71,7 @@ func (o *hubOptions) run(ctx context.Context) error {
 	if h.certificate != nil && o.hub.TLSSelfSigned {
 		fmt.Fprintf(o.err, "beacon: its certificate has the fingerprint %s (for --fingerprint of workers and submitters)\n", fingerprint(h.certificate.Certificate[0]))
 	}
+	fmt.Fprintf(o.err, "beacon: its dashboard is at %s\n", h.dashboard())
 	select {
 	case <-ctx.Done():
 		err = nil
@@ -124,7 +126,7 @@ func startHub(ctx context.Context, cfg hubConfig, log *slog.Logger) (_ *runningH
 		return nil, errors.Join(unusable(err), r.hub.Close(context.WithoutCancel(ctx)))
 	}
 	r.server = &http.Server{
-		Handler:           r.hub,
+		Handler:           dashboard.New(r.hub, log),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -222,6 +224,15 @@ func (r *runningHub) url() string {
 		return "https://" + r.listener.Addr().String()
 	}
 	return "http://" + r.listener.Addr().String()
+}
+
+// dashboard is where to see what goes on. With the token, if the hub has one, one
+// may do something about it, too.
+func (r *runningHub) dashboard() string {
+	if token := r.hub.Token(); token != "" {
+		return r.url() + "/?token=" + token
+	}
+	return r.url() + "/"
 }
 
 // close ends the hub: beacons and submitters that are still there are cut off

@@ -67,6 +67,7 @@ func newRootCommand(s streams) *cobra.Command {
 		newExecCommand(s),
 		newSubmitCommand(s),
 		newHubCommand(s),
+		newTopCommand(s),
 		newNewCommand(s),
 		newBuildCommand(s),
 		newTestCommand(s),

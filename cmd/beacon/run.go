@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -318,6 +319,9 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, registry.Shutdown(context.WithoutCancel(ctx))) }()
 	o.announce(server, embedded != nil, all)
+	if embedded != nil {
+		fmt.Fprintf(o.out, "beacon: its dashboard is at %s\n", embedded.dashboard())
+	}
 
 	sources, err := o.file.SourcePolicy.download(log)
 	if err != nil {
@@ -630,8 +634,9 @@ func never(server string, err error) error {
 // registration is what the worker tells about itself.
 func (o *runOptions) registration(registry *beacon.Registry) (protocol.Registration, error) {
 	r := protocol.NewRegistration(o.name, o.maxConcurrent+o.waiting, registry.Capabilities())
-	if o.file.Tags != nil {
-		r.Tags = o.file.Tags
+	maps.Copy(r.Tags, o.file.Tags)
+	if r.Tags["Version"] == nil { // dashboards show it
+		r.Tags["Version"] = "beacon " + version
 	}
 	r.Contexts, r.Operations, r.BindAddresses = o.file.Contexts, o.file.Operations, o.file.BindAddresses
 	r.JoinSecret = o.joinSecret
