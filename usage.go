@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Usage is what work has used of what costs something.
@@ -49,6 +50,8 @@ type Payer interface {
 // Account, where they do nothing.
 type Account struct {
 	payer Payer // nil if nobody has quotas
+
+	requests atomic.Int64
 
 	mu          sync.Mutex
 	usage       Usage
@@ -105,6 +108,25 @@ func (a *Account) Hold(bytes int64) error {
 		a.Add(Usage{Staged: bytes})
 	}
 	return nil
+}
+
+// Request counts a request or a call that is made on the item's behalf, whoever
+// makes it, and returns how many that makes.
+func (a *Account) Request() int64 {
+	if a == nil {
+		return 0
+	}
+	return a.requests.Add(1)
+}
+
+// Usage is what was used so far.
+func (a *Account) Usage() Usage {
+	if a == nil {
+		return Usage{}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.usage
 }
 
 // Contacted notes a host, with its port, that was asked for something.

@@ -27,10 +27,11 @@ import (
 // Limits bound what one item may do. Zero fields mean the defaults, negative
 // ones nothing.
 type Limits struct {
-	// Requests is how many requests and calls; default 1,000.
+	// Requests is how many requests and calls, with those of whom it calls; default
+	// 1,000.
 	Requests int
-	// Sent and Received are bytes of bodies, over all requests; default 1 GiB
-	// each.
+	// Sent and Received are bytes of bodies, over all requests, also of those whom it
+	// calls; default 1 GiB each.
 	Sent, Received int64
 	// MinRate is how many bytes a second a response must bring on average over a
 	// minute, while the guest waits for them; default 1 KiB/s.
@@ -38,7 +39,8 @@ type Limits struct {
 	// Depth is how many calls may lead to each other; default 4.
 	Depth int
 	// Parallel is how many calls may run at once, others wait; default 4. They run
-	// in their item's turn, and would otherwise be a way around it.
+	// in their item's turn, and would otherwise be a way around it. Whoever is
+	// called may make one call at a time: otherwise there would be more on each level.
 	Parallel int
 }
 
@@ -159,7 +161,11 @@ func (p *Provider) client(name string) (*client, error) {
 
 // Job is the broker of one job.
 func (p *Provider) Job(job *beacon.Job) hostfuncs.Broker {
-	return &broker{provider: p, job: job, calls: make(chan struct{}, p.cfg.Limits.Parallel)}
+	parallel := p.cfg.Limits.Parallel
+	if job.Depth > 0 {
+		parallel = 1
+	}
+	return &broker{provider: p, job: job, calls: make(chan struct{}, parallel)}
 }
 
 // A broker is that of one job.
@@ -176,7 +182,7 @@ func (b *broker) tenant() string { return cmp.Or(b.job.Tenant, beacon.DefaultTen
 
 // count takes one of the requests.
 func (b *broker) count() error {
-	if most := b.provider.cfg.Limits.Requests; b.requests.Add(1) > int64(most) {
+	if most := b.provider.cfg.Limits.Requests; max(b.requests.Add(1), b.job.Account.Request()) > int64(most) {
 		return beacon.Errorf(beacon.WebLimit, "more than %d requests and calls; raise the provider's Requests limit", most)
 	}
 	return nil

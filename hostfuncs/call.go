@@ -6,6 +6,7 @@ import (
 	"io"
 	"path"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/guestfs"
@@ -23,8 +24,43 @@ type call struct {
 	ended  chan struct{}
 	result beacon.Result // valid once ended
 	err    error         // the same
-	shown  []byte        // the result as JSON, once it was asked for
 	kept   *messages     // nil unless progress is kept
+	held   *atomic.Int64 // the item's
+	size   int64         // of the result, as far as it is held
+}
+
+// The results of calls are in memory as long as their handles are open. heldOutputs
+// times its own limit on output is what an item's calls may have there together.
+const heldOutputs = 4
+
+// hold keeps the result, if there is room for it.
+func (k *call) hold(limit int64) {
+	k.size = sizeOf(k.result)
+	if k.held.Add(k.size) > limit {
+		k.held.Add(-k.size)
+		k.size, k.result = 0, beacon.Result{}
+		k.err = beacon.Errorf(beacon.CallLimit, "the results of calls that are open take more than %d bytes: close those that are done with, or raise the provider's Output limit", limit)
+	}
+}
+
+// sizeOf is what a result takes in memory, roughly.
+func sizeOf(r beacon.Result) (size int64) {
+	const each = 64
+	for name, value := range r.Outputs {
+		size += each + int64(len(name))
+		switch v := value.(type) {
+		case string:
+			size += int64(len(v))
+		case []byte:
+			size += int64(len(v))
+		case json.RawMessage:
+			size += int64(len(v))
+		}
+	}
+	for _, line := range r.Log {
+		size += each + int64(len(line))
+	}
+	return size
 }
 
 // messages are those of a callee that its caller has not fetched.
@@ -99,7 +135,7 @@ func callOpen(i *Item, c *abi.Call) abi.Errno {
 	if err := strictly(c.Bytes(0), &asked); err != nil {
 		return i.refuse(err)
 	}
-	k := &call{ended: make(chan struct{})}
+	k := &call{ended: make(chan struct{}), held: &i.held}
 	r := beacon.Call{Capability: asked.Capability, Action: asked.Action, Settings: asked.Settings}
 	switch asked.Progress {
 	case "", "drop":
@@ -135,11 +171,12 @@ func callOpen(i *Item, c *abi.Call) abi.Errno {
 		}
 		r.SourceName, r.Source = path.Base(name), source
 	}
-	broker := i.broker
+	broker, limit := i.broker, i.limits.Output
 	k.task.Go(func() {
 		defer close(k.ended)
 		k.result, k.err = broker.Call(k.ctx, r)
 		k.err = why(k.ctx, k.err)
+		k.hold(heldOutputs * limit)
 		if source != nil {
 			_ = source.Close() // it was only read
 		}
@@ -162,6 +199,7 @@ func (k *call) ready() <-chan struct{} {
 func (k *call) close() {
 	k.cancel()
 	k.task.Wait()
+	k.held.Add(-k.size)
 }
 
 func callProgress(i *Item, c *abi.Call) abi.Errno {
@@ -220,7 +258,7 @@ func callResult(i *Item, c *abi.Call) abi.Errno {
 	if errno != ok {
 		return errno
 	}
-	if k.shown == nil {
+	if i.shown.of != k { // of large ones one is kept at a time
 		type failure struct {
 			Code    beacon.Code
 			Message string
@@ -239,12 +277,13 @@ func callResult(i *Item, c *abi.Call) abi.Errno {
 		if k.err != nil {
 			shown.Error = &failure{beacon.CodeOf(k.err), excerpt(k.err.Error(), maxMessage)}
 		}
-		var err error
-		if k.shown, err = json.Marshal(shown); err != nil {
+		raw, err := json.Marshal(shown)
+		if err != nil {
 			return i.refuse(beacon.Errorf(beacon.Internal, "the outputs of the call are not JSON"))
 		}
+		i.shown.of, i.shown.raw = k, raw
 	}
-	return fill(c, 1, k.shown)
+	return fill(c, 1, i.shown.raw)
 }
 
 func callOutput(i *Item, c *abi.Call) abi.Errno {

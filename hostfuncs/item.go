@@ -82,10 +82,15 @@ type Item struct {
 	describing  bool
 	descriptors []*guestfs.File
 	broker      Broker
-	handles     []handle // of requests and calls, by number
-	lastError   string   // for last_error
-	limit       error    // the first one of requests and calls that was hit
-	tape        Tape     // nil for none
+	handles     []handle     // of requests and calls, by number
+	lastError   string       // for last_error
+	limit       error        // the first one of requests and calls that was hit
+	held        atomic.Int64 // bytes of results of calls
+	shown       struct {     // the result that was asked for last, as JSON
+		of  *call
+		raw []byte
+	}
+	tape Tape // nil for none
 }
 
 // NewItem makes the host's end for a job. files shows the job's directory; a

@@ -228,6 +228,10 @@ func (w *world) grants(kind string) []string {
 		return []string{"http GET,POST http://" + host + "/v1", "address 127.0.0.1", "secret key", "call honest/Execute", "call writer", "call time-sleep", "call trap-names", "call flood-forged-failure"}
 	case "self":
 		return []string{"call call-itself"}
+	case "bomb":
+		return []string{"call call-bomb"}
+	case "hoard":
+		return []string{"call large"}
 	}
 	w.t.Fatalf("grants %q", kind)
 	return nil
@@ -240,7 +244,7 @@ func (w *world) load(modules []specimen) {
 		w.secrets.key, w.api.URL, w.secrets.key, w.api.URL, w.secrets.others, w.api.URL), func(s string) (string, error) { return s, nil })
 	require.NoError(w.t, err)
 	log := slog.New(slog.DiscardHandler)
-	engine, err := wasmrt.New(wasmrt.Config{Log: log})
+	engine, err := wasmrt.New(wasmrt.Config{Log: log, Budget: account{}})
 	require.NoError(w.t, err)
 	resolver := w.names()
 	var call func(context.Context, *beacon.Job, beacon.Call, func(string, string) error) (beacon.Result, error)
@@ -271,10 +275,27 @@ func (w *world) load(modules []specimen) {
 	require.NoError(w.t, err)
 	download := staging.NewDownloader(staging.DownloadConfig{Log: log})
 	w.end(download.CloseIdle)
+	scheduler := policy.NewScheduler(rules, 4)
+	w.end(scheduler.Close)
 	w.run = executor.New(registry, w.store, download, executor.Config{
-		Log: log, Tenant: func(item beacon.WorkItem) (string, error) { return cmp.Or(item.RunID, beacon.DefaultTenant), nil },
+		Log:    log,
+		Tenant: func(item beacon.WorkItem) (string, error) { return cmp.Or(item.RunID, beacon.DefaultTenant), nil },
+		Enter: func(ctx context.Context, tenant string, _ beacon.WorkItem) (beacon.Payer, func(), error) {
+			turn, err := scheduler.Enter(ctx, tenant, limits.Memory)
+			if err != nil {
+				return nil, nil, err
+			}
+			return turn, turn.Leave, nil
+		},
 	})
 	call = w.run.Call
+}
+
+// account charges what guests execute to their item, as the command does.
+type account struct{}
+
+func (account) Spend(ctx context.Context, job *beacon.Job, instructions int64) error {
+	return job.Account.Spend(ctx, beacon.Usage{Fuel: uint64(max(0, instructions))}) //nolint:gosec // not negative
 }
 
 // names is a resolver that knows a name for loopback, and one that leads there

@@ -1,0 +1,3 @@
+;; ok
+;; Does nothing at all.
+(func $main)
