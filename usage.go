@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 )
 
 // Usage is what work has used of what costs something.
@@ -51,10 +50,9 @@ type Payer interface {
 type Account struct {
 	payer Payer // nil if nobody has quotas
 
-	requests atomic.Int64
-
 	mu          sync.Mutex
 	usage       Usage
+	traffic     Traffic
 	hosts       []string
 	permissions []string
 	modules     []string
@@ -110,23 +108,21 @@ func (a *Account) Hold(bytes int64) error {
 	return nil
 }
 
-// Request counts a request or a call that is made on the item's behalf, whoever
-// makes it, and returns how many that makes.
-func (a *Account) Request() int64 {
-	if a == nil {
-		return 0
-	}
-	return a.requests.Add(1)
-}
+// Traffic is what guests ask for: requests and calls, and the bytes of bodies.
+type Traffic struct{ Requests, Sent, Received int64 }
 
-// Usage is what was used so far.
-func (a *Account) Usage() Usage {
+// Ask adds to what guests ask for on the item's behalf, the one that it is for
+// and those who are called, and returns the sum. It charges nobody.
+func (a *Account) Ask(more Traffic) Traffic {
 	if a == nil {
-		return Usage{}
+		return more
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.usage
+	a.traffic.Requests += more.Requests
+	a.traffic.Sent += more.Sent
+	a.traffic.Received += more.Received
+	return a.traffic
 }
 
 // Contacted notes a host, with its port, that was asked for something.

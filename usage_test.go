@@ -79,3 +79,14 @@ func TestAccount(t *testing.T) {
 	require.NoError(t, none.Hold(5))
 	require.Zero(t, none.Statement())
 }
+
+// What guests ask for is added up, and charged to nobody; a nil account knows
+// only what it is told.
+func TestTraffic(t *testing.T) {
+	a := beacon.NewAccount(nil)
+	a.Add(beacon.Usage{Received: 1 << 40}) // a source
+	require.Equal(t, beacon.Traffic{Requests: 1}, a.Ask(beacon.Traffic{Requests: 1}))
+	require.Equal(t, beacon.Traffic{Requests: 1, Sent: 2, Received: 3}, a.Ask(beacon.Traffic{Sent: 2, Received: 3}))
+	require.Equal(t, beacon.Usage{Received: 1 << 40}, a.Statement().Usage)
+	require.Equal(t, beacon.Traffic{Sent: 5}, (*beacon.Account)(nil).Ask(beacon.Traffic{Sent: 5}))
+}

@@ -182,7 +182,7 @@ func (b *broker) tenant() string { return cmp.Or(b.job.Tenant, beacon.DefaultTen
 
 // count takes one of the requests.
 func (b *broker) count() error {
-	if most := b.provider.cfg.Limits.Requests; max(b.requests.Add(1), b.job.Account.Request()) > int64(most) {
+	if most := b.provider.cfg.Limits.Requests; max(b.requests.Add(1), b.job.Account.Ask(beacon.Traffic{Requests: 1}).Requests) > int64(most) {
 		return beacon.Errorf(beacon.WebLimit, "more than %d requests and calls; raise the provider's Requests limit", most)
 	}
 	return nil

@@ -704,3 +704,23 @@ func TestParallelCalls(t *testing.T) {
 	tasks.Wait()
 	require.LessOrEqual(t, most.Load(), int64(2))
 }
+
+// What is called asks on behalf of the same item, and what it asks for counts
+// as its caller's.
+func TestLimitsOfTheItem(t *testing.T) {
+	w := newWorld(t, func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(make([]byte, 60_000)) })
+	account := beacon.NewAccount(nil)
+	limits := broker.Limits{Requests: 3, Received: 150_000}
+	job := func(depth int) hostfuncs.Broker { // each by a provider of its own
+		return w.provider(limits, "http https://api.example.com:{port}", "address 127.0.0.1").Job(&beacon.Job{Account: account, Depth: depth})
+	}
+	for depth := range 2 {
+		_, _, err := fetch(t, job(depth), get(w.url("api.example.com", "/")))
+		require.NoError(t, err)
+	}
+	_, _, err := fetch(t, job(2), get(w.url("api.example.com", "/")))
+	require.Equal(t, beacon.WebLimit, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "more than 150000 bytes received")
+	_, _, err = fetch(t, job(0), get(w.url("api.example.com", "/")))
+	require.ErrorContains(t, err, "more than 3 requests")
+}

@@ -167,7 +167,7 @@ type sent struct {
 
 func (s *sent) Read(p []byte) (int, error) {
 	n, err := s.from.Read(p)
-	if limit := s.b.provider.cfg.Limits.Sent; max(s.b.sent.Add(int64(n)), s.b.job.Account.Usage().Sent+int64(n)) > limit {
+	if limit := s.b.provider.cfg.Limits.Sent; max(s.b.sent.Add(int64(n)), s.b.job.Account.Ask(beacon.Traffic{Sent: int64(n)}).Sent) > limit {
 		return 0, beacon.Errorf(beacon.WebLimit, "more than %d bytes sent; raise the provider's Sent limit", limit)
 	}
 	if paceErr := s.b.job.Account.Spend(s.ctx, beacon.Usage{Sent: int64(n)}); paceErr != nil {
@@ -189,7 +189,7 @@ type received struct {
 
 func (r *received) Read(p []byte) (int, error) {
 	n, err := r.clean.Read(p)
-	if limit := r.b.provider.cfg.Limits.Received; max(r.b.received.Add(int64(n)), r.b.job.Account.Usage().Received+int64(n)) > limit {
+	if limit := r.b.provider.cfg.Limits.Received; max(r.b.received.Add(int64(n)), r.b.job.Account.Ask(beacon.Traffic{Received: int64(n)}).Received) > limit {
 		return 0, beacon.Errorf(beacon.WebLimit, "more than %d bytes received; raise the provider's Received limit", limit)
 	}
 	if paceErr := r.b.job.Account.Spend(r.ctx, beacon.Usage{Received: int64(n)}); paceErr != nil {
