@@ -323,6 +323,7 @@ func open(t testing.TB, path string) (*wasmrt.Module, error) {
 	require.NoError(t, err)
 	module, err := r.Load(t.Context(), wasmrt.Source{
 		Name: "conformance", Binary: binary, Config: beacon.Settings{"Host": json.RawMessage(`"example.com"`)},
+		Limits: wasmrt.Limits{Describe: time.Hour, Initialize: time.Hour}, // for machines that are busy
 		Admit: func(wasmrt.Candidate) (wasmrt.Brokers, error) {
 			return func(job *beacon.Job) hostfuncs.Broker {
 				if job.Tenant == "granted" {

@@ -238,7 +238,7 @@ function fetch(item: Item): Failure | null {
   const request = new Request(item.text("URL")).header("X-One", "1");
   request.method = item.text("Method");
   request.noRedirects = item.bool("NoRedirects");
-  request.timeout = 60000;
+  request.timeout = 3600000;
   item.set("HasOther", item.hasSecret("other"));
   if (item.hasSecret("key")) request.header("Authorization", "Bearer " + secret("key"));
   const body = item.text("Body");
@@ -292,7 +292,7 @@ function call(item: Item): Failure | null {
   const c = new Call(item.text("Capability"), "Do").setting("A", "1").setting("B", 'é"');
   c.source = item.text("Source");
   c.output = item.text("Output");
-  c.timeout = 60000;
+  c.timeout = 3600000;
   c.progress = item.bool("Watch") ? Callee.Keep : Callee.Forward;
   const running = item.begin(c);
   if (!running) return granted();

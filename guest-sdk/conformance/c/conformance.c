@@ -183,7 +183,7 @@ static int fetch(void) {
   request.url = beacon_text("URL");
   request.method = beacon_text("Method");
   request.headers = headers;
-  request.timeout_ms = 60000;
+  request.timeout_ms = 3600000;
   request.no_redirects = beacon_bool("NoRedirects");
   beacon_set_bool("HasOther", beacon_has_secret("other"));
   if (beacon_has_secret("key")) {
@@ -260,7 +260,7 @@ static int call(void) {
   c.texts = settings;
   c.source = beacon_text("Source");
   c.output = beacon_text("Output");
-  c.timeout_ms = 60000;
+  c.timeout_ms = 3600000;
   c.progress = beacon_bool("Watch") ? BEACON_KEEP : BEACON_FORWARD;
   e = beacon_begin_call(&running, &c);
   if (!e && c.progress == BEACON_KEEP) {

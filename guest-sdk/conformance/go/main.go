@@ -338,7 +338,7 @@ func list(item *guest.Item, output, dir string) error {
 
 func fetch(item *guest.Item) error {
 	r := guest.Request{
-		URL: item.Text("URL"), Method: item.Text("Method"), NoRedirects: item.Bool("NoRedirects"), Timeout: time.Minute,
+		URL: item.Text("URL"), Method: item.Text("Method"), NoRedirects: item.Bool("NoRedirects"), Timeout: time.Hour,
 		Header: map[string]string{"X-One": "1"},
 	}
 	item.Set("HasOther", item.HasSecret("other"))
@@ -400,7 +400,7 @@ func call(item *guest.Item) error {
 	seen := []string{}
 	c := guest.Call{
 		Capability: item.Text("Capability"), Action: "Do", Settings: map[string]any{"A": "1", "B": "é\""},
-		Source: item.Text("Source"), Output: item.Text("Output"), Timeout: time.Minute, Forward: !item.Bool("Watch"),
+		Source: item.Text("Source"), Output: item.Text("Output"), Timeout: time.Hour, Forward: !item.Bool("Watch"),
 	}
 	if item.Bool("Watch") {
 		c.OnProgress = func(p guest.Progress) { seen = append(seen, p.Message) }

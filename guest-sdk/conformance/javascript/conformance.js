@@ -234,7 +234,7 @@ function granted(f) {
 
 function fetch(item) {
   const { URL, Method, Body, Stream, NoRedirects } = item.settings;
-  const request = { url: URL, method: Method, headers: { "X-One": "1" }, timeout: 60_000, redirects: NoRedirects ? 0 : undefined };
+  const request = { url: URL, method: Method, headers: { "X-One": "1" }, timeout: 3_600_000, redirects: NoRedirects ? 0 : undefined };
   item.set("HasOther", item.hasSecret("other"));
   if (item.hasSecret("key")) request.headers.Authorization = "Bearer " + beacon.secret("key");
   const response = granted(() => {
@@ -271,7 +271,7 @@ function call(item) {
       settings: { A: "1", B: 'é"' },
       source: Source,
       output: Output,
-      timeout: 60_000,
+      timeout: 3_600_000,
       progress: Watch ? (p) => seen.push(p.message) : "forward",
     }),
   );

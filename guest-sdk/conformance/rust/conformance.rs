@@ -259,7 +259,7 @@ fn granted<T>(result: Result<T>) -> Result<T> {
 }
 
 fn fetch(item: &mut Item) -> Result {
-    let mut request = Request::new(item.text("Method"), item.text("URL")).header("X-One", "1").timeout(Duration::from_secs(60));
+    let mut request = Request::new(item.text("Method"), item.text("URL")).header("X-One", "1").timeout(Duration::from_secs(3600));
     if item.bool("NoRedirects") {
         request = request.no_redirects();
     }
@@ -310,7 +310,7 @@ fn call(item: &mut Item) -> Result {
         .setting("B", "é\"")
         .source(item.text("Source"))
         .output(item.text("Output"))
-        .timeout(Duration::from_secs(60))
+        .timeout(Duration::from_secs(3600))
         .progress(if watch { CalleeProgress::Keep } else { CalleeProgress::Forward });
     let mut running = granted(item.begin(&call))?;
     let mut seen = Vec::new();
