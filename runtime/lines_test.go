@@ -17,7 +17,7 @@ import (
 // information: through what was inserted, and in both grades.
 func TestSourceLines(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "trap.wasm")
-	text, err := exec.Command("clang", "-g", "-O1", "-mbulk-memory", "--target=wasm32", "-nostdlib", "-Wl,--no-entry", "-Wl,--export=_start",
+	text, err := exec.Command("clang", "-g", "-O0", "-mbulk-memory", "--target=wasm32", "-nostdlib", "-Wl,--no-entry", "-Wl,--export=_start",
 		"-o", out, "testdata/trap.c").CombinedOutput()
 	if err != nil {
 		missingTool(t, "clang: "+string(text), err)
