@@ -47,6 +47,9 @@ var layers = map[string][]string{
 	"runtime/snapshot":       {},
 	"runtime/engine":         {"hostfuncs/abi"},
 	"runtime":                {"", "guestfs", "hostfuncs", "hostfuncs/abi", "hostfuncs/wasi", "runtime/engine", "runtime/module", "runtime/snapshot", "runtime/source"},
+	"sandbox":                {"", "hostfuncs", "runtime", "runtime/snapshot", "sandbox/confine", "sandbox/wire"},
+	"sandbox/confine":        {},
+	"sandbox/wire":           {},
 	"toolchain":              {"", "guest-sdk", "runtime/module"},
 	"scaffold":               {"", "guest-sdk"},
 	"replay":                 {"", "hostfuncs"},
@@ -92,7 +95,7 @@ var layers = map[string][]string{
 	"builtin/llm/wire":      {""},
 	"hostile":               {}, // nothing but tests
 	"cmd/beacon": {
-		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "replay", "runtime", "runtime/module", "scaffold", "staging", "submit", "toolchain",
+		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "replay", "runtime", "runtime/module", "sandbox", "scaffold", "staging", "submit", "toolchain",
 		"hub/dashboard", "transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

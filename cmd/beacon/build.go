@@ -79,11 +79,12 @@ func (o *buildOptions) run(ctx context.Context, folder string) (err error) {
 	}
 	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	rt, err := o.flags.runtime(dirs, log)
+	box, err := o.flags.sandbox(dirs, log)
 	if err != nil {
 		return err
 	}
-	made, err := o.describe(ctx, rt, name, binary)
+	defer func() { err = errors.Join(err, box.Close()) }()
+	made, err := o.describe(ctx, box.Runtime(), name, binary)
 	if err != nil {
 		return err
 	}

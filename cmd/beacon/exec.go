@@ -20,7 +20,7 @@ import (
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
 	"github.com/ultravisor/beacon/replay"
-	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/sandbox"
 	"github.com/ultravisor/beacon/staging"
 )
 
@@ -147,7 +147,7 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 	if o.record != "" {
 		list[0].record(func(beacon.Result, error) bool { return true }, o.keep)
 	}
-	all, closeAll, err := offers(ctx, list, func() (*wasmrt.Runtime, error) { return o.moduleFlags.runtime(dirs, log) }, dirs, g, builtin.Host{Owner: true, DailyBudget: dailyBudget(rules), Log: log})
+	all, closeAll, err := offers(ctx, list, func() (*sandbox.Sandbox, error) { return o.moduleFlags.sandbox(dirs, log) }, dirs, g, builtin.Host{Owner: true, DailyBudget: dailyBudget(rules), Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err

@@ -33,6 +33,9 @@ type guard struct {
 	// looking is true where modules are only looked at: nothing is granted then,
 	// and nothing refused for want of a permission.
 	looking bool
+	// serving is true for a worker, which goes on without a module that takes too
+	// much to be made ready.
+	serving bool
 	audit   *audit.Log
 	// call carries out calls of providers; it is set once there is an executor.
 	call    func(ctx context.Context, job *beacon.Job, c beacon.Call, permit func(capability, action string) error) (beacon.Result, error)

@@ -154,16 +154,17 @@ func (o *inspectOptions) run(ctx context.Context, path string) (err error) {
 	if err := g.readLock(o.configPath); err != nil {
 		return err
 	}
-	rt, err := o.flags.runtime(dirs, log)
+	box, err := o.flags.sandbox(dirs, log)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, box.Close()) }()
 	from, err := g.bring(ctx, dirs, p)
 	if err != nil {
 		return err
 	}
 	started := time.Now()
-	m, err := enliven(ctx, rt, p, g, from)
+	m, err := enliven(ctx, box.Runtime(), p, g, from)
 	if err != nil {
 		return o.refused(from, err)
 	}

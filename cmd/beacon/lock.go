@@ -82,17 +82,18 @@ func (o *lockOptions) run(ctx context.Context) (err error) {
 	if err := g.readLock(o.configPath); err != nil {
 		return err
 	}
-	rt, err := o.flags.runtime(dirs, log)
+	box, err := o.flags.sandbox(dirs, log)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, box.Close()) }()
 	now := origin.Lock{Modules: map[string]origin.Locked{}}
 	asks, changed := false, g.lock == nil
 	for _, p := range list {
 		if err := p.size(o.flags.memory); err != nil {
 			return err
 		}
-		m, err := load(ctx, rt, dirs, p, g)
+		m, err := load(ctx, box.Runtime(), dirs, p, g)
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/sandbox"
 )
 
 // Exit codes. They are part of the command line's interface.
@@ -29,6 +30,7 @@ const (
 )
 
 func main() {
+	sandbox.Main()
 	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 

@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/origin"
 	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/sandbox"
 )
 
 // folders are the places that a beacon keeps files in.
@@ -135,8 +137,11 @@ type moduleFlags struct {
 	fuel    int64
 	config  string
 	noCache bool
-	grants  []string
-	policy  string
+	// What a module may take to be compiled and initialised.
+	registerTime   time.Duration
+	registerMemory byteSize
+	grants         []string
+	policy         string
 }
 
 func (f *moduleFlags) register(flags *pflag.FlagSet) {
@@ -146,19 +151,29 @@ func (f *moduleFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.config, "config-json", "", "configuration that the module can read, a JSON object")
 	flags.StringArrayVar(&f.grants, "grant", nil, `a permission for the module, such as "http GET https://api.example.com/v1", "call LLM/ChatCompletion" or "secret NAME"; "wanted" is all that it asks for; may be repeated`)
 	flags.StringVar(&f.policy, "policy", "", "file with the operator's policy: tenants, secrets, signatures")
+	flags.DurationVar(&f.registerTime, "register-time", 30*time.Second, "what a module may take of the processor to be compiled and initialised; ten times that on the clock")
+	flags.Var(&f.registerMemory, "register-memory", "memory that a module may take to be compiled, besides its own (default 1G)")
 	flags.BoolVar(&f.noCache, "no-cache", false, "compile the module anew, and do not keep it")
 }
 
-func (f *moduleFlags) runtime(dirs folders, log *slog.Logger) (*wasmrt.Runtime, error) {
-	cfg := wasmrt.Config{CacheDir: dirs.compiled, Memory: int64(f.all), Budget: account{}, Log: log}
-	if f.noCache {
-		cfg.CacheDir = ""
+// sandbox is what modules are made ready in. It is to be closed after the last
+// of them.
+func (f *moduleFlags) sandbox(dirs folders, log *slog.Logger) (*sandbox.Sandbox, error) {
+	if f.registerTime < 0 {
+		return nil, usagef("--register-time %s: want a time above zero, such as 30s", f.registerTime)
 	}
-	rt, err := wasmrt.New(cfg)
+	cfg := sandbox.Config{
+		Runtime:      wasmrt.Config{CacheDir: dirs.compiled, Memory: int64(f.all), Budget: account{}, Log: log},
+		RegisterTime: 10 * f.registerTime, RegisterCPU: f.registerTime, RegisterMemory: int64(f.registerMemory),
+	}
+	if f.noCache {
+		cfg.Runtime.CacheDir = ""
+	}
+	s, err := sandbox.New(cfg)
 	if err != nil {
 		return nil, usage(err)
 	}
-	return rt, nil
+	return s, nil
 }
 
 // account charges what guests execute to their item.

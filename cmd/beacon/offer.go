@@ -8,7 +8,8 @@ import (
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/builtin"
-	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/origin"
+	"github.com/ultravisor/beacon/sandbox"
 )
 
 // An offered provider, and what people know it by: the name of its module or
@@ -22,15 +23,19 @@ type offered struct {
 
 // offers makes the providers of a configuration, in its order. Whatever
 // happens, close frees what was loaded.
-func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.Runtime, error), dirs folders, g *guard, host builtin.Host) (all []offered, closeAll func() error, err error) {
+func offers(ctx context.Context, list []providerConfig, open func() (*sandbox.Sandbox, error), dirs folders, g *guard, host builtin.Host) (all []offered, closeAll func() error, err error) {
 	var modules []loaded
+	var box *sandbox.Sandbox
+	var leftOut error
 	closeAll = func() (err error) {
 		for _, m := range modules {
 			err = errors.Join(err, m.Close(context.WithoutCancel(ctx)))
 		}
+		if box != nil {
+			err = errors.Join(err, box.Close())
+		}
 		return err
 	}
-	var rt *wasmrt.Runtime
 	for _, p := range list {
 		if builtin.Is(p.Source) {
 			provider, err := builtin.Open(p.Source, p.Config, host)
@@ -43,19 +48,35 @@ func offers(ctx context.Context, list []providerConfig, runtime func() (*wasmrt.
 			all = append(all, offered{provider, p.Source, "", p})
 			continue
 		}
-		if rt == nil {
-			if rt, err = runtime(); err != nil {
+		if box == nil {
+			if box, err = open(); err != nil {
 				return nil, closeAll, err
 			}
 		}
-		m, err := load(ctx, rt, dirs, p, g)
+		m, err := load(ctx, box.Runtime(), dirs, p, g)
+		if err != nil && g.serving && len(list) > 1 && exhausts(err) {
+			// The others are not to suffer for it.
+			g.log.Error("a module is left out", "module", origin.Redact(p.Source), "err", err)
+			leftOut = err
+			continue
+		}
 		if err != nil {
 			return nil, closeAll, err
 		}
 		modules = append(modules, m)
 		all = append(all, offered{p.recorded(m), m.Name(), m.folder, p})
 	}
+	if len(all) == 0 && leftOut != nil {
+		return nil, closeAll, leftOut
+	}
 	return all, closeAll, nil
+}
+
+// exhausts reports whether a module takes more than it may to be made ready,
+// which nobody can know before.
+func exhausts(err error) bool {
+	code := beacon.CodeOf(err)
+	return code == beacon.Timeout || code == beacon.MemoryLimit
 }
 
 func registryOf(all []offered) (*beacon.Registry, error) {

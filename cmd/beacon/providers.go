@@ -13,7 +13,7 @@ import (
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/builtin"
-	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/sandbox"
 )
 
 type providersOptions struct {
@@ -78,7 +78,7 @@ func (o *providersOptions) run(ctx context.Context, name string) (err error) {
 		return err
 	}
 	g.looking = true
-	all, closeAll, err := offers(ctx, file.Providers, func() (*wasmrt.Runtime, error) { return o.flags.runtime(dirs, log) }, dirs, g, builtin.Host{Log: log})
+	all, closeAll, err := offers(ctx, file.Providers, func() (*sandbox.Sandbox, error) { return o.flags.sandbox(dirs, log) }, dirs, g, builtin.Host{Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {
 		return err

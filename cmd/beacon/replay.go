@@ -92,12 +92,13 @@ func (o *replayOptions) run(ctx context.Context, path string) (err error) {
 		fmt.Fprintf(o.err, "beacon: this is another module than the one that was recorded (sha256 %.12s, then %.12s)\n", from.Digest, r.Module.SHA256)
 	}
 	flags := moduleFlags{}
-	rt, err := flags.runtime(dirs, log)
+	box, err := flags.sandbox(dirs, log)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, box.Close()) }()
 	player := replay.NewPlayer(r)
-	m, err := rt.Load(ctx, wasmrt.Source{
+	m, err := box.Runtime().Load(ctx, wasmrt.Source{
 		Name: r.Module.Name, Binary: from.Binary, Config: r.Module.Config, Limits: wasmrt.Limits{Memory: r.Module.Memory, Fuel: r.Module.Fuel},
 		Pool: wasmrt.Pool{Fresh: true, Ready: -1},
 		Admit: func(wasmrt.Candidate) (wasmrt.Brokers, error) {

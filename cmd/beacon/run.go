@@ -33,6 +33,7 @@ import (
 	"github.com/ultravisor/beacon/executor"
 	"github.com/ultravisor/beacon/protocol"
 	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/sandbox"
 	"github.com/ultravisor/beacon/staging"
 	"github.com/ultravisor/beacon/submit"
 	"github.com/ultravisor/beacon/transport"
@@ -261,7 +262,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if err := g.readLock(o.configPath); err != nil {
 		return err
 	}
-	g.strict = len(o.modules) == 0
+	g.strict, g.serving = len(o.modules) == 0, true
 	if o.file.AuditLog != "" {
 		if g.audit, err = audit.Open(o.file.AuditLog, log); err != nil {
 			return usage(err)
@@ -272,11 +273,14 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		return err
 	}
 	var rt *wasmrt.Runtime
-	openRuntime := func() (_ *wasmrt.Runtime, err error) {
-		rt, err = o.moduleFlags.runtime(dirs, log)
-		return rt, err
+	openSandbox := func() (*sandbox.Sandbox, error) {
+		box, err := o.moduleFlags.sandbox(dirs, log)
+		if err == nil {
+			rt = box.Runtime()
+		}
+		return box, err
 	}
-	all, closeAll, err := offers(ctx, o.file.Providers, openRuntime, dirs, g,
+	all, closeAll, err := offers(ctx, o.file.Providers, openSandbox, dirs, g,
 		builtin.Host{Owner: true, Folder: o.staging, DailyBudget: dailyBudget(rules), Log: log})
 	defer func() { err = errors.Join(err, closeAll()) }()
 	if err != nil {

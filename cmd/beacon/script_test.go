@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log"
@@ -15,11 +16,14 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ultravisor/beacon/sandbox"
 )
 
 // TestMain lets the scripts call this program as "beacon": the same code that
 // main runs, in a process of its own.
 func TestMain(m *testing.M) {
+	sandbox.Main()
 	commands := map[string]func(){"beacon": main}
 	for name, run := range processes {
 		commands[name] = run
@@ -63,6 +67,10 @@ func TestScripts(t *testing.T) {
 					fmt.Fprintf(w, "%s %s authorization=%q\n", r.Method, r.URL.Path, r.Header.Get("Authorization"))
 				}))
 			},
+			// bomb FILE: makes a module that keeps the compiler busy for a minute.
+			"bomb": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), bomb(), 0o600))
+			},
 			// registry VARIABLE: an OCI registry.
 			"registry": func(ts *testscript.TestScript, _ bool, args []string) {
 				serve(ts, args[0], registry.New(registry.Logger(log.New(io.Discard, "", 0))))
@@ -103,6 +111,19 @@ func hasTool(name string) (bool, error) {
 		return false, err
 	}
 	return err == nil, nil
+}
+
+// bomb is a module that the limits let through, and that takes the compiler about
+// a minute.
+func bomb() []byte {
+	uleb := func(n int) string { return string(binary.AppendUvarint(nil, uint64(n))) } //nolint:gosec // not negative
+	section := func(id byte, content string) string { return string(id) + uleb(len(content)) + content }
+	const functions, branches = 16, 5_900
+	code := "\x00\x02\x40" + strings.Repeat("\x20\x00\x0d\x00", branches) + "\x0b\x0b"
+	return []byte("\x00asm\x01\x00\x00\x00" + section(1, "\x02\x60\x01\x7f\x00\x60\x00\x00") +
+		section(3, uleb(functions+1)+strings.Repeat("\x00", functions)+"\x01") + section(5, "\x01\x00\x01") +
+		section(7, "\x02\x06memory\x02\x00\x06_start\x00"+uleb(functions)) +
+		section(10, uleb(functions+1)+strings.Repeat(uleb(len(code))+code, functions)+"\x02\x00\x0b"))
 }
 
 func up(ts *testscript.TestScript, neg bool, args []string) {

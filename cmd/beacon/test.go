@@ -27,6 +27,7 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/policy"
 	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/sandbox"
 	"github.com/ultravisor/beacon/staging"
 )
 
@@ -176,7 +177,7 @@ func (o *testOptions) judge(ctx context.Context, b *bench, cases []*golden.Case)
 type bench struct {
 	name     string
 	memory   byteSize
-	runtime  *wasmrt.Runtime
+	sandbox  *sandbox.Sandbox
 	store    *staging.Store
 	download *staging.Downloader
 	log      *slog.Logger
@@ -199,10 +200,6 @@ func (o *testOptions) open(ctx context.Context, source string) (*bench, error) {
 	if _, err := o.bound.settings(); err != nil {
 		return nil, err
 	}
-	rt, err := o.bound.runtime(dirs, log)
-	if err != nil {
-		return nil, err
-	}
 	from, err := g.bring(ctx, dirs, providerConfig{Source: source, direct: true})
 	if err != nil {
 		return nil, err
@@ -211,8 +208,12 @@ func (o *testOptions) open(ctx context.Context, source string) (*bench, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
+	box, err := o.bound.sandbox(dirs, log)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	return &bench{
-		name: from.Name, memory: o.bound.memory, runtime: rt, store: store,
+		name: from.Name, memory: o.bound.memory, sandbox: box, store: store,
 		download: staging.NewDownloader(staging.DownloadConfig{Log: log}), log: log, from: from, modules: map[string]*wasmrt.Module{},
 	}, nil
 }
@@ -223,7 +224,7 @@ func (b *bench) close(ctx context.Context) error {
 	for _, m := range b.modules {
 		err = errors.Join(err, m.Close(context.WithoutCancel(ctx)))
 	}
-	return err
+	return errors.Join(err, b.sandbox.Close())
 }
 
 // module loads the provider as the case wants it: with its configuration, and
@@ -241,7 +242,7 @@ func (b *bench) module(ctx context.Context, c *golden.Case) (*wasmrt.Module, err
 	if c.Want.Fuel > 0 {
 		limits.Fuel = math.MaxInt64 / 2 // it is only counted
 	}
-	m, err := b.runtime.Load(ctx, wasmrt.Source{
+	m, err := b.sandbox.Runtime().Load(ctx, wasmrt.Source{
 		Name: b.from.Name, Binary: b.from.Binary, Config: c.Config, Limits: limits,
 		Admit: func(wasmrt.Candidate) (wasmrt.Brokers, error) {
 			return func(*beacon.Job) hostfuncs.Broker { return b.standIn }, nil

@@ -338,6 +338,13 @@ func tells(m Method) bool {
 	return pagemapTells()
 }
 
+// Prepare opens what memories need of the kernel, for a process that is about to
+// give up opening anything.
+func Prepare() {
+	pagemapTells()
+	trackTells() // which asks scanTells
+}
+
 // tried makes a memory, writes to some pages and asks which.
 func tried(written query, prepare func(s *space, from, to int) error) bool {
 	const pages = 8

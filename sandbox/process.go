@@ -1,0 +1,253 @@
+package sandbox
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/sandbox/confine"
+	"github.com/ultravisor/beacon/sandbox/wire"
+)
+
+// A process is the supervisor's end of one process. It is used until it dies or
+// is stopped.
+type process struct {
+	sandbox *Sandbox
+	cmd     *exec.Cmd
+	conn    *wire.Conn
+	said    *head
+	dir     string // its folder
+	// gone is closed when the process has ended and nothing of it is left.
+	gone  chan struct{}
+	lines int // of its log
+	// quiet is true if whoever started it says how it has ended.
+	quiet bool
+
+	mu  sync.Mutex
+	why error // why it was ended; nil as long as it is wanted
+}
+
+// Why a process ends.
+var (
+	errDied    = errors.New("the process has ended by itself")
+	errStopped = errors.New("the process is not needed any more")
+)
+
+// launch starts a process and waits until it is ready.
+func (s *Sandbox) launch(ctx context.Context, h hello) (*process, error) {
+	dir, err := s.dir.make()
+	if err != nil {
+		return nil, err
+	}
+	h.Dir = dir
+	p, err := s.startProcess(h)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start a process of the sandbox: %w", err), os.RemoveAll(dir))
+	}
+	report, err := p.greet(ctx, h)
+	if err != nil {
+		p.stop()
+		<-p.gone
+		return nil, fmt.Errorf("start a process of the sandbox: %w", err)
+	}
+	if !report.Complete() {
+		s.tell.Do(func() {
+			s.log.Warn("processes of the sandbox are not confined as they could be", "missing", strings.Join(report.Missing, "; "))
+		})
+	}
+	return p, nil
+}
+
+// startProcess starts one.
+func (s *Sandbox) startProcess(h hello) (*process, error) {
+	path, err := program()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{sandbox: s, dir: h.Dir, quiet: h.Role == roleRegister, said: &head{}, gone: make(chan struct{})}
+	p.cmd = &exec.Cmd{
+		Path: path, Args: []string{processName}, Dir: h.Dir, Env: []string{}, Stderr: p.said,
+		SysProcAttr: attributes(), WaitDelay: 5 * time.Second,
+	}
+	stream, started, err := connect(p.cmd)
+	if err != nil {
+		return nil, err
+	}
+	err = s.spawn.start(p.cmd)
+	started()
+	if err != nil {
+		return nil, errors.Join(err, stream.Close())
+	}
+	p.conn = wire.New(stream)
+	s.began()
+	var served sync.WaitGroup
+	served.Go(func() {
+		if err := p.conn.Serve(p); !errors.Is(err, wire.ErrClosed) {
+			p.end(err)
+		}
+		// Without its connection it is of no use, and it may not have noticed.
+		p.end(errDied)
+	})
+	s.work.Go(func() {
+		err := p.cmd.Wait()
+		p.end(errDied)
+		// What it has said is read to its end, unless that takes too long.
+		_ = p.conn.Close()
+		served.Wait()
+		p.note(err)
+		if err := os.RemoveAll(p.dir); err != nil {
+			s.log.Warn("cleaning up after a process of the sandbox", "err", err)
+		}
+		s.ended()
+		close(p.gone)
+	})
+	return p, nil
+}
+
+// end kills the process, for the first reason that is given.
+func (p *process) end(why error) {
+	p.mu.Lock()
+	first := p.why == nil
+	p.why = cmp.Or(p.why, why)
+	p.mu.Unlock()
+	if first {
+		kill(p.cmd)
+	}
+}
+
+// stop ends a process that is not needed.
+func (p *process) stop() { p.end(errStopped) }
+
+// reason is why the process has ended, or is about to.
+func (p *process) reason() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.why
+}
+
+// note logs how it ended, unless that was wanted.
+func (p *process) note(err error) {
+	why := p.reason()
+	if errors.Is(why, errStopped) || p.quiet {
+		return
+	}
+	args := []any{"reason", why}
+	if err != nil {
+		args = append(args, "status", err)
+	}
+	if said := p.said.String(); said != "" {
+		args = append(args, "said", beacon.Excerpt(said, 500))
+	}
+	p.sandbox.log.Warn("a process of the sandbox has ended", args...)
+}
+
+// Most implements wire.Handler.
+func (p *process) Most(method wire.Method, notice bool) int {
+	if notice && method == noticeLog {
+		return maxLine
+	}
+	return -1
+}
+
+// Request implements wire.Handler.
+func (p *process) Request(uint64, wire.Method, []byte) error { return wire.ErrProtocol }
+
+// Notice implements wire.Handler.
+func (p *process) Notice(_ wire.Method, payload []byte) error { return p.logged(payload) }
+
+// ask asks the process for something that takes a while, and gives up with ctx,
+// which kills it.
+func (p *process) ask(ctx context.Context, method wire.Method, request, reply any) error {
+	raw, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("encode a request to a process: %w", err)
+	}
+	if len(raw) > maxRequest {
+		return beacon.Errorf(beacon.Invalid, "a configuration of %d bytes is too long", len(raw))
+	}
+	w := p.conn.Ask(p.conn.Number(), method, raw, maxAnswer)
+	select {
+	case <-w.Done:
+	case <-ctx.Done():
+		p.end(context.Cause(ctx))
+		<-w.Done
+	}
+	err = w.Result(func(payload []byte) error {
+		if reply == nil {
+			return nil
+		}
+		return decode(payload, reply)
+	})
+	var failure *wire.Failure
+	if errors.As(err, &failure) {
+		return answered(failure)
+	}
+	return err
+}
+
+// maxAnswer is how long an answer to ask may be, in bytes.
+const maxAnswer = 1 << 20
+
+// answered is an error of a process. It is a stranger's word.
+func answered(f *wire.Failure) error {
+	message := beacon.Excerpt(f.Message, 4<<10)
+	switch code := beacon.Code(f.Code); code {
+	case "":
+		return errors.New(message)
+	case beacon.Invalid, beacon.NotFound, beacon.Denied, beacon.Refused, beacon.Unreachable, beacon.Timeout, beacon.MemoryLimit, beacon.StackLimit,
+		beacon.FuelLimit, beacon.OutputLimit, beacon.FileLimit, beacon.CallLimit, beacon.WebLimit, beacon.Trapped, beacon.Failed:
+		return &beacon.Error{Code: code, Message: message}
+	}
+	return &beacon.Error{Code: beacon.Internal, Message: message}
+}
+
+// greet tells the process what it is for, and waits until it is confined.
+func (p *process) greet(ctx context.Context, h hello) (confine.Report, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, greetTime, errors.New("it does not begin"))
+	defer cancel()
+	var report confine.Report
+	err := p.ask(ctx, methodHello, h, &report)
+	if errors.Is(err, wire.ErrClosed) {
+		p.end(errDied)
+		<-p.gone
+		if ctx.Err() != nil {
+			return report, context.Cause(ctx)
+		}
+		err = fmt.Errorf("%w: %s", err, beacon.Excerpt(p.said.String(), 500))
+	}
+	return report, err
+}
+
+// greetTime is what a process has to begin.
+const greetTime = time.Minute
+
+// head keeps the beginning of what a process says when it breaks down: that
+// says most.
+type head struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (h *head) Write(b []byte) (int, error) {
+	const most = 16 << 10
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if room := most - len(h.b); room > 0 {
+		h.b = append(h.b, b[:min(room, len(b))]...)
+	}
+	return len(b), nil
+}
+
+func (h *head) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.TrimSpace(string(h.b))
+}
