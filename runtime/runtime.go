@@ -115,6 +115,9 @@ func New(cfg Config) (*Runtime, error) {
 	}, nil
 }
 
+// Memory is what all guests together may have, in bytes.
+func (r *Runtime) Memory() int64 { return r.memory.total }
+
 // private makes sure that a directory exists and is ours alone.
 func private(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,11 +55,30 @@ const (
 	methodHello wire.Method = 1 + iota
 	methodPing
 	methodRegister
+	methodLoad
+	methodRun
+	methodPull
+	methodPush
+)
+
+const (
+	noticeCancel wire.Method = 32 + iota
+	noticeUnload
+	noticeCallProgress
 )
 
 // The methods of a supervisor.
 const (
 	noticeLog wire.Method = 64 + iota
+	noticeProgress
+	noticeClose
+	noticeHold
+	methodSpend
+	methodHold
+	methodRead
+	methodSecret
+	methodFetch
+	methodCall
 )
 
 // A role is what a process is for.
@@ -66,6 +86,7 @@ type role int
 
 const (
 	roleRegister role = 1 + iota
+	roleItems
 )
 
 // hello says what a process is for.
@@ -121,15 +142,18 @@ type child struct {
 	log     *slog.Logger
 	memory  int64
 	greeted bool
+	items   *items // nil in a process that makes a module ready
 }
 
 // Most implements wire.Handler.
 func (c *child) Most(method wire.Method, notice bool) int {
 	switch {
+	case notice && (method == noticeCancel || method == noticeUnload || method == noticeCallProgress):
+		return maxRequest
 	case notice:
 	case method == methodPing:
 		return 0
-	case method == methodHello || method == methodRegister:
+	case method == methodHello || method == methodRegister || method == methodLoad || method == methodRun || method == methodPush || method == methodPull:
 		return maxRequest
 	}
 	return -1
@@ -156,12 +180,60 @@ func (c *child) Request(id uint64, method wire.Method, payload []byte) error {
 			return err
 		}
 		go func() { _ = c.answer(id, func() (any, error) { return nil, c.register(r) }) }()
+	case methodLoad:
+		var r loadRequest
+		if err := decode(payload, &r); err != nil {
+			return err
+		}
+		go func() { _ = c.answer(id, func() (any, error) { return nil, c.items.load(r) }) }()
+	case methodRun:
+		r, err := parseRun(payload)
+		if err != nil {
+			return err
+		}
+		c.items.run(id, r)
+	case methodPull:
+		a, err := parseAmount(payload)
+		if err != nil {
+			return err
+		}
+		go c.items.pull(id, uint64(a.n)) //nolint:gosec // only a name
+	case methodPush:
+		d := wire.NewDecoder(payload)
+		number, what, part := d.Uint(), d.Uint(), bytes.Clone(d.Bytes())
+		if err := d.End(); err != nil {
+			return err
+		}
+		go c.items.push(id, number, what, part)
 	}
 	return nil
 }
 
 // Notice implements wire.Handler.
-func (c *child) Notice(wire.Method, []byte) error { return nil }
+func (c *child) Notice(method wire.Method, payload []byte) error {
+	switch method {
+	case noticeCancel:
+		a, err := parseAmount(payload)
+		if err != nil {
+			return err
+		}
+		c.items.cancel(a.flight)
+	case noticeUnload:
+		d := wire.NewDecoder(payload)
+		number := d.Uint()
+		if err := d.End(); err != nil {
+			return err
+		}
+		go c.items.unload(number)
+	case noticeCallProgress:
+		number, progress, err := parseProgress(payload)
+		if err != nil {
+			return err
+		}
+		c.items.called(number, progress)
+	}
+	return nil
+}
 
 func decode(payload []byte, into any) error {
 	if err := json.Unmarshal(payload, into); err != nil {
@@ -190,14 +262,19 @@ func (c *child) answer(id uint64, do func() (any, error)) error {
 func failureOf(err error) wire.Failure {
 	var ours *beacon.Error
 	if errors.As(err, &ours) {
-		return wire.Failure{Code: string(ours.Code), Message: beacon.Excerpt(ours.Message, maxMessage)}
+		return wire.Failure{Code: string(ours.Code), Message: short(ours.Message)}
 	}
-	return wire.Failure{Message: beacon.Excerpt(err.Error(), maxMessage)}
+	return wire.Failure{Message: short(err.Error())}
 }
 
-// maxMessage is how much of an error's text is handed over, in bytes; escaping
-// may make more of it.
-const maxMessage = 1 << 10
+// short is a message that fits into a failure: escaping makes text longer.
+func short(text string) string {
+	const most = 4 << 10
+	if text = beacon.Excerpt(text, most); len(text) > most {
+		text = beacon.Excerpt(text, most-len("…"))
+	}
+	return text
+}
 
 // begin prepares for what this process is for, and gives up all that it does not
 // need for that.
@@ -220,6 +297,13 @@ func (c *child) begin(h hello) (confine.Report, error) {
 		debug.SetMemoryLimit(h.Extra / 4 * 3)
 	}
 	endAtLimit()
+	if h.Role == roleItems {
+		rt, err := wasmrt.New(wasmrt.Config{Memory: h.Memory, Budget: budget{c.conn}, Log: c.log})
+		if err != nil {
+			return confine.Report{}, err
+		}
+		c.items = newItems(c.conn, rt)
+	}
 	return confine.Apply(rules), nil
 }
 

@@ -31,26 +31,44 @@ type process struct {
 	// quiet is true if whoever started it says how it has ended.
 	quiet bool
 
-	mu  sync.Mutex
-	why error // why it was ended; nil as long as it is wanted
+	// woken has watch look at what there is to watch.
+	woken chan struct{}
+
+	// These are guarded by the Sandbox's mu.
+	users   int
+	used    time.Time // the last time
+	retired bool      // takes nothing new
+
+	mu      sync.Mutex
+	why     error // why it was ended; nil as long as it is wanted
+	flights map[uint64]*flight
+	modules map[uint64]*loading
+	linked  int
+	// offender is the item that the process was ended for, alone the only one that
+	// was in it when it ended; nil if there is none.
+	offender, alone *flight
 }
 
 // Why a process ends.
 var (
 	errDied    = errors.New("the process has ended by itself")
 	errStopped = errors.New("the process is not needed any more")
+	errSilent  = errors.New("the process did not answer in time")
+	errOverdue = errors.New("an item did not end in time")
+	errLarge   = errors.New("the process takes too much memory")
 )
 
-// launch starts a process and waits until it is ready.
-func (s *Sandbox) launch(ctx context.Context, h hello) (*process, error) {
+// launch starts a process and waits until it is ready. release is called when it
+// is gone, or did not come to be.
+func (s *Sandbox) launch(ctx context.Context, h hello, release func() error) (*process, error) {
 	dir, err := s.dir.make()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, release())
 	}
 	h.Dir = dir
-	p, err := s.startProcess(h)
+	p, err := s.startProcess(h, release)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start a process of the sandbox: %w", err), os.RemoveAll(dir))
+		return nil, errors.Join(fmt.Errorf("start a process of the sandbox: %w", err), os.RemoveAll(dir), release())
 	}
 	report, err := p.greet(ctx, h)
 	if err != nil {
@@ -67,12 +85,14 @@ func (s *Sandbox) launch(ctx context.Context, h hello) (*process, error) {
 }
 
 // startProcess starts one.
-func (s *Sandbox) startProcess(h hello) (*process, error) {
+func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) {
 	path, err := program()
 	if err != nil {
 		return nil, err
 	}
-	p := &process{sandbox: s, dir: h.Dir, quiet: h.Role == roleRegister, said: &head{}, gone: make(chan struct{})}
+	p := &process{sandbox: s, dir: h.Dir, quiet: h.Role == roleRegister, said: &head{}, gone: make(chan struct{}), woken: make(chan struct{}, 1),
+		flights: map[uint64]*flight{}, modules: map[uint64]*loading{}, used: time.Now(),
+	}
 	p.cmd = &exec.Cmd{
 		Path: path, Args: []string{processName}, Dir: h.Dir, Env: []string{}, Stderr: p.said,
 		SysProcAttr: attributes(), WaitDelay: 5 * time.Second,
@@ -96,6 +116,9 @@ func (s *Sandbox) startProcess(h hello) (*process, error) {
 		// Without its connection it is of no use, and it may not have noticed.
 		p.end(errDied)
 	})
+	if h.Role == roleItems {
+		served.Go(p.watch)
+	}
 	s.work.Go(func() {
 		err := p.cmd.Wait()
 		p.end(errDied)
@@ -103,7 +126,7 @@ func (s *Sandbox) startProcess(h hello) (*process, error) {
 		_ = p.conn.Close()
 		served.Wait()
 		p.note(err)
-		if err := os.RemoveAll(p.dir); err != nil {
+		if err := errors.Join(os.RemoveAll(p.dir), release()); err != nil {
 			s.log.Warn("cleaning up after a process of the sandbox", "err", err)
 		}
 		s.ended()
@@ -117,9 +140,15 @@ func (p *process) end(why error) {
 	p.mu.Lock()
 	first := p.why == nil
 	p.why = cmp.Or(p.why, why)
+	if first && len(p.flights) == 1 {
+		for _, f := range p.flights {
+			p.alone = f
+		}
+	}
 	p.mu.Unlock()
 	if first {
 		kill(p.cmd)
+		p.wake()
 	}
 }
 
@@ -148,20 +177,6 @@ func (p *process) note(err error) {
 	}
 	p.sandbox.log.Warn("a process of the sandbox has ended", args...)
 }
-
-// Most implements wire.Handler.
-func (p *process) Most(method wire.Method, notice bool) int {
-	if notice && method == noticeLog {
-		return maxLine
-	}
-	return -1
-}
-
-// Request implements wire.Handler.
-func (p *process) Request(uint64, wire.Method, []byte) error { return wire.ErrProtocol }
-
-// Notice implements wire.Handler.
-func (p *process) Notice(_ wire.Method, payload []byte) error { return p.logged(payload) }
 
 // ask asks the process for something that takes a while, and gives up with ctx,
 // which kills it.
@@ -198,7 +213,7 @@ const maxAnswer = 1 << 20
 
 // answered is an error of a process. It is a stranger's word.
 func answered(f *wire.Failure) error {
-	message := beacon.Excerpt(f.Message, 4<<10)
+	message := short(f.Message)
 	switch code := beacon.Code(f.Code); code {
 	case "":
 		return errors.New(message)

@@ -1,6 +1,8 @@
-// Package sandbox makes modules ready in processes that hold nothing but them.
-// The processes are the same program as their supervisor, have no environment,
-// no network and no files but the module's, and are killed when they misbehave.
+// Package sandbox runs modules in processes that hold nothing but them: one for
+// each module that is made ready, and one for the items of each tenant. The
+// processes are the same program as their supervisor, have no environment, no
+// network and no files but the modules' and the items', and are killed when they
+// misbehave.
 //
 // A program that makes a Sandbox calls Main first in its main function.
 package sandbox
@@ -10,6 +12,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -28,6 +31,23 @@ type Config struct {
 	RegisterTime   time.Duration
 	RegisterCPU    time.Duration
 	RegisterMemory int64
+
+	// Folder gives the folder that the directories of a tenant's items are made in:
+	// its process reaches no other files. The folder stays until release, which may
+	// be nil, is called. Without it, the folder around an item's directory counts.
+	Folder func(tenant string) (path string, release func() error, err error)
+	// Shares is how many processes there are for items, as long as not more tenants
+	// have items at a time: each gets its share of the memory. Default 1.
+	Shares int
+	// Grace is how long an item may go on after its deadline, and after it was
+	// canceled and had its second to end, before its process is killed. Default
+	// 500 ms.
+	Grace time.Duration
+	// Heartbeat is how long a process that has items may be silent before it is
+	// killed. Default 10 s.
+	Heartbeat time.Duration
+	// Idle is how long a process without items is kept. Default 10 minutes.
+	Idle time.Duration
 }
 
 // A Sandbox supervises processes. It is safe for concurrent use.
@@ -41,11 +61,17 @@ type Sandbox struct {
 	// registering bounds the processes that make modules ready.
 	registering chan struct{}
 
-	mu     sync.Mutex
-	closed bool
-	stats  Stats
-	users  sync.WaitGroup // of processes
-	work   sync.WaitGroup // that wait for processes
+	life context.Context
+	end  context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	stats   Stats
+	tenants map[string]*tenant
+	modules uint64 // so far
+	running atomic.Int64
+	users   sync.WaitGroup // of processes
+	work    sync.WaitGroup // that wait for processes
 }
 
 // New makes a Sandbox. No process is started yet. Close it.
@@ -56,7 +82,11 @@ func New(cfg Config) (*Sandbox, error) {
 	cfg.RegisterTime = cmp.Or(cfg.RegisterTime, defaultRegisterTime)
 	cfg.RegisterCPU = cmp.Or(cfg.RegisterCPU, defaultRegisterCPU)
 	cfg.RegisterMemory = cmp.Or(cfg.RegisterMemory, defaultRegisterMemory)
-	s := &Sandbox{cfg: cfg, log: cmp.Or(cfg.Runtime.Log, slog.Default()), registering: make(chan struct{}, 2)}
+	cfg.Shares = max(cfg.Shares, 1)
+	cfg.Grace = cmp.Or(cfg.Grace, 500*time.Millisecond)
+	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, 10*time.Second)
+	cfg.Idle = cmp.Or(cfg.Idle, 10*time.Minute)
+	s := &Sandbox{tenants: map[string]*tenant{}, cfg: cfg, log: cmp.Or(cfg.Runtime.Log, slog.Default()), registering: make(chan struct{}, 2)}
 	cfg.Runtime.Registrar = registrar{s}
 	var err error
 	if s.runtime, err = wasmrt.New(cfg.Runtime); err != nil {
@@ -66,6 +96,7 @@ func New(cfg Config) (*Sandbox, error) {
 		return nil, err
 	}
 	s.spawn = newSpawner()
+	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -88,13 +119,17 @@ type Stats struct {
 	// Processes there are now, and have been started so far.
 	Processes int
 	Started   int64
+	// Running are items in processes.
+	Running int
 }
 
 // Stats returns numbers.
 func (s *Sandbox) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stats
+	stats := s.stats
+	stats.Running = int(s.running.Load())
+	return stats
 }
 
 // began and ended count processes.
@@ -131,6 +166,7 @@ func (s *Sandbox) Close() error {
 		return nil
 	}
 	s.users.Wait()
+	s.end()
 	s.work.Wait()
 	s.spawn.close()
 	return s.dir.close()

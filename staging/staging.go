@@ -31,6 +31,7 @@ type Store struct {
 	mu      sync.Mutex
 	open    int
 	tenants map[string]int // directories of items, by the folder that they are in
+	apart   bool           // the default tenant has a folder of its own, too
 	free    []string       // empty directories of the default tenant that are kept for its next items
 }
 
@@ -149,6 +150,52 @@ type Dir struct {
 	*os.Root
 	store  *Store
 	folder string // of the tenant
+	home   bool   // it is the default tenant's
+}
+
+// Separate gives the default tenant a folder of its own, too. It comes before the
+// first item.
+func (s *Store) Separate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apart = true
+}
+
+// Folder returns the folder that the directories of a tenant's items are made in,
+// after Separate with no other tenant's. It stays until release is called.
+func (s *Store) Folder(tenant string) (path string, release func() error, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, err := s.enter(tenant)
+	if err != nil {
+		return "", nil, err
+	}
+	return d.folder, func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.tenants[d.folder]--
+		if err := d.leave(); !errors.Is(err, fs.ErrNotExist) { // the store may be closed
+			return err
+		}
+		return nil
+	}, nil
+}
+
+// enter makes sure that the tenant's folder is there, and counts one more user of
+// it; mu is held.
+func (s *Store) enter(tenant string) (*Dir, error) {
+	d := &Dir{store: s, folder: s.path, home: tenant == beacon.DefaultTenant}
+	if !d.home || s.apart {
+		d.folder = filepath.Join(s.path, digest(tenant))
+		if err := os.Mkdir(d.folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("create the tenant's directory: %w", hostless(err))
+		}
+	}
+	if s.tenants == nil {
+		s.tenants = map[string]int{}
+	}
+	s.tenants[d.folder]++
+	return d, nil
 }
 
 // Create makes an empty directory for a work item. Its name has nothing of the
@@ -160,17 +207,12 @@ func (s *Store) Create() (*Dir, error) { return s.CreateFor(beacon.DefaultTenant
 func (s *Store) CreateFor(tenant string) (*Dir, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	folder := s.path
-	if tenant != beacon.DefaultTenant {
-		folder = filepath.Join(folder, digest(tenant))
-		if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("create the tenant's directory: %w", hostless(err))
-		}
+	d, err := s.enter(tenant)
+	if err != nil {
+		return nil, err
 	}
-	d := &Dir{store: s, folder: folder}
-	path := filepath.Join(folder, random())
-	var err error
-	if folder != s.path || !s.reuse(path) {
+	path := filepath.Join(d.folder, random())
+	if !d.home || !s.reuse(path) {
 		err = os.Mkdir(path, 0o700)
 	}
 	if err == nil {
@@ -179,13 +221,10 @@ func (s *Store) CreateFor(tenant string) (*Dir, error) {
 		}
 	}
 	if err != nil {
+		s.tenants[d.folder]--
 		return nil, errors.Join(fmt.Errorf("create the item's directory: %w", spaceless(hostless(err))), d.leave())
 	}
 	s.open++
-	if s.tenants == nil {
-		s.tenants = map[string]int{}
-	}
-	s.tenants[folder]++
 	return d, nil
 }
 
@@ -200,9 +239,9 @@ func (d *Dir) leave() error {
 
 // Close removes the directory and all that is in it.
 func (d *Dir) Close() error {
-	pristine := d.folder == d.store.path && untouched(d.Root)
+	pristine := d.home && untouched(d.Root)
 	err := d.Root.Close()
-	if !pristine || !d.store.recycle(d.Name()) {
+	if !pristine || !d.recycle() {
 		err = errors.Join(err, remove(d.Name()))
 	}
 	d.store.mu.Lock()
@@ -228,14 +267,15 @@ const (
 )
 
 // recycle keeps a directory that is untouched, if there is room for it.
-func (s *Store) recycle(path string) bool {
+func (d *Dir) recycle() bool {
+	s := d.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.free) >= maxFree {
+	if len(s.free) >= maxFree || s.apart && d.folder == s.path {
 		return false
 	}
 	free := filepath.Join(s.path, freePrefix+random())
-	if os.Rename(path, free) != nil {
+	if os.Rename(d.Name(), free) != nil {
 		return false
 	}
 	s.free = append(s.free, free)

@@ -474,3 +474,32 @@ func TestDirectoriesAreReused(t *testing.T) {
 	require.NoError(t, err)
 	require.LessOrEqual(t, len(kept), 16)
 }
+
+// A tenant's folder stays as long as somebody holds it, and has no other tenant's
+// directories in it.
+func TestS3Folders(t *testing.T) {
+	s, err := staging.Open(t.TempDir())
+	require.NoError(t, err)
+	s.Separate()
+	var folders []string
+	for _, tenant := range []string{beacon.DefaultTenant, "other"} {
+		folder, release, err := s.Folder(tenant)
+		require.NoError(t, err)
+		for range 3 {
+			d, err := s.CreateFor(tenant)
+			require.NoError(t, err)
+			require.Equal(t, folder, filepath.Dir(d.Name()))
+			require.NoError(t, d.Close())
+			require.DirExists(t, folder)
+		}
+		folders = append(folders, folder)
+		require.NoError(t, release())
+		require.NoDirExists(t, folder)
+	}
+	require.Equal(t, filepath.Dir(folders[0]), filepath.Dir(folders[1]))
+	require.NotEqual(t, folders[0], folders[1])
+	_, release, err := s.Folder("other")
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.NoError(t, release(), "the store may be closed before")
+}

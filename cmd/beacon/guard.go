@@ -36,7 +36,9 @@ type guard struct {
 	// serving is true for a worker, which goes on without a module that takes too
 	// much to be made ready.
 	serving bool
-	audit   *audit.Log
+	// isolated is true if items run in processes of their tenants.
+	isolated bool
+	audit    *audit.Log
 	// call carries out calls of providers; it is set once there is an executor.
 	call    func(ctx context.Context, job *beacon.Job, c beacon.Call, permit func(capability, action string) error) (beacon.Result, error)
 	brokers []*broker.Provider

@@ -72,18 +72,61 @@ func load(ctx context.Context, rt *wasmrt.Runtime, dirs folders, p providerConfi
 
 // enliven loads a module that was brought.
 func enliven(ctx context.Context, rt *wasmrt.Runtime, p providerConfig, g *guard, from brought) (loaded, error) {
-	pool, err := p.Instances.pool()
+	src, err := p.source(g, from)
 	if err != nil {
-		return loaded{}, usagef("provider %s: %w", p.Source, err)
+		return loaded{}, err
 	}
-	m, err := rt.Load(ctx, wasmrt.Source{
-		Name: from.Name, Binary: from.Binary, Config: p.Config, Limits: p.limits(), Admit: g.admit(p, from.Module),
-		Pool: pool, WarmUp: p.WarmUp,
-	})
+	m, err := rt.Load(ctx, src)
 	if err != nil {
 		return loaded{}, err
 	}
 	return loaded{m, from.folder, from.Module}, nil
+}
+
+// source is a module that was brought, as the provider wants it.
+func (p providerConfig) source(g *guard, from brought) (wasmrt.Source, error) {
+	pool, err := p.Instances.pool()
+	if err != nil {
+		return wasmrt.Source{}, usagef("provider %s: %w", p.Source, err)
+	}
+	return wasmrt.Source{
+		Name: from.Name, Binary: from.Binary, Config: p.Config, Limits: p.limits(), Admit: g.admit(p, from.Module),
+		Pool: pool, WarmUp: p.WarmUp,
+	}, nil
+}
+
+// A runnable module has a name, and is closed after its last item.
+type runnable interface {
+	Name() string
+	Close(ctx context.Context) error
+}
+
+// loadIsolated brings a module to life whose items run in this process, or, if the
+// guard says so, in those of their tenants.
+func loadIsolated(ctx context.Context, box *sandbox.Sandbox, dirs folders, p providerConfig, g *guard) (m runnable, provider beacon.Provider, folder string, err error) {
+	if !g.isolated {
+		l, err := load(ctx, box.Runtime(), dirs, p, g)
+		if err != nil {
+			return nil, nil, "", err
+		}
+		return l, p.recorded(l), l.folder, nil
+	}
+	if p.recorder != nil {
+		return nil, nil, "", usagef("--record needs --isolation none: what a guest sees is recorded in this process")
+	}
+	from, err := g.bring(ctx, dirs, p)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	src, err := p.source(g, from)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	isolated, err := box.Load(ctx, src)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	return isolated, isolated, from.folder, nil
 }
 
 // maxModule is more than any module that the runtime takes; what is larger is
@@ -159,12 +202,19 @@ func (f *moduleFlags) register(flags *pflag.FlagSet) {
 // sandbox is what modules are made ready in. It is to be closed after the last
 // of them.
 func (f *moduleFlags) sandbox(dirs folders, log *slog.Logger) (*sandbox.Sandbox, error) {
+	return f.sandboxOf(dirs, log, 1, nil)
+}
+
+// sandboxOf is one whose processes for items share the memory, and find the items'
+// directories in folders of their tenants.
+func (f *moduleFlags) sandboxOf(dirs folders, log *slog.Logger, shares int, folder func(string) (string, func() error, error)) (*sandbox.Sandbox, error) {
 	if f.registerTime < 0 {
 		return nil, usagef("--register-time %s: want a time above zero, such as 30s", f.registerTime)
 	}
 	cfg := sandbox.Config{
 		Runtime:      wasmrt.Config{CacheDir: dirs.compiled, Memory: int64(f.all), Budget: account{}, Log: log},
 		RegisterTime: 10 * f.registerTime, RegisterCPU: f.registerTime, RegisterMemory: int64(f.registerMemory),
+		Shares: shares, Folder: folder,
 	}
 	if f.noCache {
 		cfg.Runtime.CacheDir = ""

@@ -24,7 +24,7 @@ type offered struct {
 // offers makes the providers of a configuration, in its order. Whatever
 // happens, close frees what was loaded.
 func offers(ctx context.Context, list []providerConfig, open func() (*sandbox.Sandbox, error), dirs folders, g *guard, host builtin.Host) (all []offered, closeAll func() error, err error) {
-	var modules []loaded
+	var modules []runnable
 	var box *sandbox.Sandbox
 	var leftOut error
 	closeAll = func() (err error) {
@@ -53,7 +53,7 @@ func offers(ctx context.Context, list []providerConfig, open func() (*sandbox.Sa
 				return nil, closeAll, err
 			}
 		}
-		m, err := load(ctx, box.Runtime(), dirs, p, g)
+		m, provider, folder, err := loadIsolated(ctx, box, dirs, p, g)
 		if err != nil && g.serving && len(list) > 1 && exhausts(err) {
 			// The others are not to suffer for it.
 			g.log.Error("a module is left out", "module", origin.Redact(p.Source), "err", err)
@@ -64,7 +64,7 @@ func offers(ctx context.Context, list []providerConfig, open func() (*sandbox.Sa
 			return nil, closeAll, err
 		}
 		modules = append(modules, m)
-		all = append(all, offered{p.recorded(m), m.Name(), m.folder, p})
+		all = append(all, offered{provider, m.Name(), folder, p})
 	}
 	if len(all) == 0 && leftOut != nil {
 		return nil, closeAll, leftOut

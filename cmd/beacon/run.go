@@ -68,6 +68,7 @@ type runOptions struct {
 	once          bool
 	exitIdle      time.Duration
 	maxUptime     time.Duration
+	isolation     string
 	verbose       bool
 	record        string // folder for items that fail
 	dev           string // folder of the first module, which is watched
@@ -123,6 +124,7 @@ delivered at the next start.`,
 	f.BoolVar(&o.once, "once", false, "carry out one item, then end")
 	f.DurationVar(&o.exitIdle, "exit-idle", 0, "end when there was nothing to do for so long")
 	f.DurationVar(&o.maxUptime, "max-uptime", 0, "after this time take no more, finish, and end")
+	f.StringVar(&o.isolation, "isolation", "none", "where modules work: none is this process, process is one for each tenant, which the kernel confines")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every item")
 	f.StringVar(&o.record, "record", "", "write items of modules that fail to this folder, for beacon replay; every item then initialises its module itself, which is slower")
 	o.moduleFlags.register(f)
@@ -231,6 +233,12 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	case o.transport != "auto" && o.transport != "ws" && o.transport != "http":
 		return usagef("--transport %q: want auto, ws or http", o.transport)
 	}
+	if o.isolation != "none" && o.isolation != "process" {
+		return usagef("--isolation %q: want none or process", beacon.Excerpt(o.isolation, 40))
+	}
+	if o.isolation == "process" && o.dev != "" {
+		return usagef("beacon dev needs --isolation none: it swaps modules in this process")
+	}
 	if o.secure, err = o.tls.config(); err != nil {
 		return err
 	}
@@ -262,7 +270,12 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if err := g.readLock(o.configPath); err != nil {
 		return err
 	}
-	g.strict, g.serving = len(o.modules) == 0, true
+	g.strict, g.serving, g.isolated = len(o.modules) == 0, true, o.isolation == "process"
+	shares := 1
+	if rules.Shared() {
+		shares = o.maxConcurrent
+	}
+	var store *staging.Store // once modules are loaded
 	if o.file.AuditLog != "" {
 		if g.audit, err = audit.Open(o.file.AuditLog, log); err != nil {
 			return usage(err)
@@ -274,7 +287,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	}
 	var rt *wasmrt.Runtime
 	openSandbox := func() (*sandbox.Sandbox, error) {
-		box, err := o.moduleFlags.sandbox(dirs, log)
+		box, err := o.moduleFlags.sandboxOf(dirs, log, shares, func(tenant string) (string, func() error, error) { return store.Folder(tenant) })
 		if err == nil {
 			rt = box.Runtime()
 		}
@@ -300,11 +313,13 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	}
 	defer tenants.scheduler.Close()
 	o.waiting = o.file.waiting(rules, o.maxConcurrent)
-	store, err := staging.Open(dirs.staging)
-	if err != nil {
+	if store, err = staging.Open(dirs.staging); err != nil {
 		return usage(err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	if g.isolated {
+		store.Separate()
+	}
 
 	server, embedded, err := o.findServer(ctx, log)
 	if err != nil {

@@ -114,6 +114,17 @@ func (d *Decoder) Bool() bool {
 	return v
 }
 
+// Byte reads a byte.
+func (d *Decoder) Byte() byte {
+	if len(d.b) == 0 {
+		d.fail()
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	return v
+}
+
 // Bytes reads bytes, which are those of the payload.
 func (d *Decoder) Bytes() []byte {
 	n := d.Uint()

@@ -1,0 +1,30 @@
+package sandbox
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+)
+
+// Kill has the process of a tenant end.
+func (s *Sandbox) Kill(tenant string) { s.Signal(tenant, syscall.SIGKILL) }
+
+// Signal sends a signal to the process of a tenant.
+func (s *Sandbox) Signal(tenant string, signal syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, t := range s.tenants {
+		if strings.HasPrefix(key, tenant+"\x00") && t.current != nil {
+			_ = t.current.cmd.Process.Signal(signal)
+		}
+	}
+}
+
+// ParseAnswers parses a payload as everything that a process may send.
+func ParseAnswers(payload []byte) error {
+	_, err1 := parseResult(payload)
+	_, _, err2 := parseProgress(payload)
+	_, err3 := parseAmount(payload)
+	_, err4 := parseRun(payload)
+	return errors.Join(err1, err2, err3, err4)
+}

@@ -1,0 +1,185 @@
+package sandbox_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ultravisor/beacon"
+	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/sandbox"
+)
+
+func load(t testing.TB, s *sandbox.Sandbox, name string, change func(*wasmrt.Source)) *sandbox.Module {
+	t.Helper()
+	src := wasmrt.Source{Name: name, Binary: guest(t, name)}
+	if change != nil {
+		change(&src)
+	}
+	m, err := s.Load(t.Context(), src)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Close(context.Background())) })
+	return m
+}
+
+// A result is what can be compared of an item.
+type result struct {
+	Result  beacon.Result
+	Code    beacon.Code
+	Message string
+}
+
+func resultOf(r beacon.Result, err error) result {
+	out := result{Result: r, Code: beacon.CodeOf(err)}
+	if err != nil {
+		out.Message = err.Error()
+	}
+	if len(out.Result.Log) == 0 {
+		out.Result.Log = nil
+	}
+	return out
+}
+
+// S1: an item in a process comes to the same as in this one.
+func TestS1Items(t *testing.T) {
+	s, said := open(t, sandbox.Config{})
+	for _, name := range []string{"order", "exit", "fail", "trap", "recursion", "loop", "grow", "reactor_exit", "stdout", "stderr", "table"} {
+		t.Run(name, func(t *testing.T) {
+			limit := func(src *wasmrt.Source) { src.Limits.Memory = 16 << 20 }
+			m := load(t, s, name, limit)
+			src := wasmrt.Source{Name: name, Binary: guest(t, name)}
+			limit(&src)
+			here, err := s.Runtime().Load(t.Context(), src)
+			require.NoError(t, err)
+			defer func() { require.NoError(t, here.Close(context.Background())) }()
+			run := func(p beacon.Provider) result {
+				ctx := t.Context()
+				if name == "loop" {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeoutCause(ctx, 100*time.Millisecond, beacon.Errorf(beacon.Timeout, "too long"))
+					defer cancel()
+				}
+				job := jobOf(t, beacon.Settings{"Code": []byte(`"7"`)})
+				job.Account = beacon.NewAccount(nil)
+				got := resultOf(p.Run(ctx, job))
+				require.Equal(t, []string{m.Digest()}, job.Account.Statement().Modules)
+				return got
+			}
+			require.Equal(t, run(here), run(m), said.String())
+			require.Equal(t, here.Capability(), m.Capability())
+		})
+	}
+	require.NotContains(t, said.String(), "has ended")
+	require.Equal(t, 1, s.Stats().Processes)
+}
+
+// started waits until so many items run.
+func started(t *testing.T, s *sandbox.Sandbox, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.Stats().Running == n }, time.Minute, time.Millisecond)
+}
+
+// Each tenant has a process, and what happens to it is no other tenant's business.
+func TestS2Tenants(t *testing.T) {
+	s, _ := open(t, sandbox.Config{Shares: 2, Runtime: wasmrt.Config{Memory: 1 << 30}})
+	m := load(t, s, "loop", nil)
+	quick := load(t, s, "order", nil)
+	of := func(tenant string) *beacon.Job {
+		job := jobOf(t, nil)
+		job.Tenant = tenant
+		return job
+	}
+	for _, tenant := range []string{"a", "b"} {
+		_, err := quick.Run(t.Context(), of(tenant))
+		require.NoError(t, err)
+	}
+	before := s.Stats()
+	require.Equal(t, 2, before.Processes)
+
+	// The process of a is lost with an item in it.
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	ended := make(chan error, 2)
+	for _, tenant := range []string{"a", "b"} {
+		go func() {
+			_, err := m.Run(ctx, of(tenant))
+			ended <- err
+		}()
+	}
+	started(t, s, 2)
+	s.Kill("a")
+	err := <-ended
+	require.Equal(t, beacon.Internal, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "was lost")
+	require.Equal(t, 1, s.Stats().Running, "the other tenant's goes on")
+	_, err = quick.Run(t.Context(), of("a"))
+	require.NoError(t, err, "another takes its place")
+	stop := beacon.Errorf(beacon.Canceled, "stop")
+	cancel(stop)
+	require.ErrorIs(t, <-ended, stop)
+}
+
+// An item that is canceled ends, whether it looks or not.
+func TestCancel(t *testing.T) {
+	s, said := open(t, sandbox.Config{})
+	stop := beacon.Errorf(beacon.Canceled, "nobody wants it")
+	for _, name := range []string{"loop", "sleep", "finishes", "gives_up", "ignores"} {
+		m := load(t, s, name, nil)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan result, 1)
+		go func() { ended <- resultOf(m.Run(ctx, jobOf(t, nil))) }()
+		started(t, s, 1)
+		cancel(stop)
+		got := <-ended
+		if name == "finishes" {
+			require.Empty(t, got.Code)
+			continue
+		}
+		require.Equal(t, beacon.Canceled, got.Code, "%s: %+v", name, got)
+	}
+	require.NotContains(t, said.String(), "has ended")
+}
+
+// A budget counts, and may end an item.
+type counter struct {
+	mu  sync.Mutex
+	n   int64
+	err error
+}
+
+func (c *counter) Spend(_ context.Context, _ *beacon.Job, n int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n += n
+	return c.err
+}
+
+func TestBudget(t *testing.T) {
+	c := &counter{}
+	s, _ := open(t, sandbox.Config{Runtime: wasmrt.Config{Budget: c}})
+	m := load(t, s, "work", nil)
+	_, err := m.Run(t.Context(), jobOf(t, nil))
+	require.NoError(t, err)
+	require.Positive(t, c.n)
+	c.err = beacon.Errorf(beacon.FuelLimit, "the tenant has used up its fuel")
+	m = load(t, s, "loop", nil)
+	_, err = m.Run(t.Context(), jobOf(t, nil))
+	require.Equal(t, beacon.FuelLimit, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "the tenant has used up its fuel")
+}
+
+// Whatever a process says, parsing it ends.
+func FuzzAnswers(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x00\x00\x00\x00"))
+	f.Add([]byte("\x01\x07timeout\x04text\x02\x04\x01\x01a\x03\x01a\x00\x02{}\x01b\x01\x01t\x01c\x02\x0e"))
+	f.Add([]byte("\x05\x00\x00\x00\x00\x00\x00\x59\x40\x01\x04text\x02\x04\x01\x01a"))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if err := sandbox.ParseAnswers(payload); err != nil && !strings.Contains(err.Error(), "protocol") {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,42 @@
+//go:build unix
+
+package sandbox_test
+
+import (
+	"context"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/sandbox"
+)
+
+// S2: an item that does not end when it should is ended with its process, and
+// those beside it are run again.
+func TestS2Overdue(t *testing.T) {
+	s, _ := open(t, sandbox.Config{})
+	m := load(t, s, "loop", nil)
+	quick := load(t, s, "sleep", nil)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, beacon.Errorf(beacon.Timeout, "too long"))
+	defer cancel()
+	var work sync.WaitGroup
+	var err, other error
+	work.Go(func() { _, err = m.Run(ctx, jobOf(t, nil)) })
+	second, enough := context.WithCancelCause(t.Context())
+	stop := beacon.Errorf(beacon.Canceled, "stop")
+	var beside sync.WaitGroup
+	beside.Go(func() { _, other = quick.Run(second, jobOf(t, nil)) })
+	started(t, s, 2)
+	before := s.Stats().Started
+	s.Signal(beacon.DefaultTenant, syscall.SIGSTOP)
+	work.Wait()
+	require.Equal(t, beacon.Timeout, beacon.CodeOf(err))
+	require.Eventually(t, func() bool { now := s.Stats(); return now.Started == before+1 && now.Running == 1 }, time.Minute, time.Millisecond)
+	enough(stop)
+	beside.Wait()
+	require.ErrorIs(t, other, stop, "it goes on in another process")
+}

@@ -1,0 +1,234 @@
+package sandbox
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/sandbox/wire"
+)
+
+// A tenant has one process, once it needs one, in each folder that its items are
+// in: usually one.
+type tenant struct {
+	current *process
+	// starting is closed when the one that is being started is there, or is not.
+	starting chan struct{}
+	err      error // why not
+}
+
+func (p *process) alive() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.why == nil
+}
+
+// wake has watch look.
+func (p *process) wake() {
+	select {
+	case p.woken <- struct{}{}:
+	default:
+	}
+}
+
+// processOf returns the tenant's process, which is started if need be; leave must
+// follow. folder is the one around an item's directory.
+func (s *Sandbox) processOf(ctx context.Context, name, folder string) (*process, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := name + "\x00" + folder
+	for {
+		t := s.tenants[key]
+		if t == nil {
+			t = &tenant{}
+			s.tenants[key] = t
+		}
+		if p := t.current; p != nil {
+			if p.alive() && !p.retired {
+				p.users++
+				return p, nil
+			}
+			t.current = nil
+			s.retire(p)
+		}
+		if t.starting == nil {
+			s.makeRoom(t)
+			t.starting = make(chan struct{})
+			s.work.Go(func() {
+				p, err := s.start(name, folder)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				t.current, t.err = p, err
+				close(t.starting)
+				t.starting = nil
+			})
+		}
+		starting := t.starting
+		s.mu.Unlock()
+		select {
+		case <-starting:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case t.current == nil && t.starting == nil && t.err != nil:
+			return nil, t.err
+		}
+	}
+}
+
+// makeRoom ends the process that was not needed for the longest time if there are
+// as many as share the memory. mu is held.
+func (s *Sandbox) makeRoom(except *tenant) {
+	var oldest *process
+	n := 0
+	for key, t := range s.tenants {
+		p := t.current
+		if t == except {
+			continue
+		}
+		if p == nil && t.starting == nil || p != nil && !p.alive() && p.users == 0 {
+			delete(s.tenants, key)
+			continue
+		}
+		n++
+		if p != nil && p.users == 0 && (oldest == nil || p.used.Before(oldest.used)) {
+			oldest = p
+		}
+	}
+	if n >= s.cfg.Shares && oldest != nil {
+		s.retire(oldest)
+	}
+}
+
+// retire has a process end when it has nothing to do. mu is held.
+func (s *Sandbox) retire(p *process) {
+	p.retired = true
+	if p.users == 0 {
+		p.stop()
+	}
+}
+
+// leave ends what processOf began.
+func (s *Sandbox) leave(p *process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.users--
+	p.used = time.Now()
+	if p.users == 0 && p.retired {
+		p.stop()
+	}
+}
+
+// start starts a process for items.
+func (s *Sandbox) start(tenant, folder string) (*process, error) {
+	release := func() error { return nil }
+	if s.cfg.Folder != nil {
+		path, free, err := s.cfg.Folder(tenant)
+		if err != nil {
+			return nil, err
+		}
+		if path, err = filepath.Abs(path); err != nil || path != folder {
+			if free != nil {
+				_ = free() // the error is another one
+			}
+			return nil, beacon.Errorf(beacon.Internal, "an item's directory is not in the folder of its tenant")
+		}
+		if free != nil {
+			release = free
+		}
+	}
+	return s.launch(s.life, hello{Role: roleItems, Write: folder, Memory: s.runtime.Memory() / int64(s.cfg.Shares), Level: s.level()}, release)
+}
+
+// watch kills the process when it is silent, too large, or an item is overdue, and
+// stops it when it has had nothing to do for long.
+func (p *process) watch() {
+	const step, look = 50 * time.Millisecond, time.Second
+	cfg := &p.sandbox.cfg
+	most := p.sandbox.runtime.Memory()/int64(cfg.Shares) + extraMemory
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var ping *wire.Waiter
+	var asked, looked time.Time
+	for {
+		select {
+		case <-p.sandbox.life.Done():
+			p.stop()
+		case <-p.woken:
+		case <-timer.C:
+		}
+		now := time.Now()
+		p.mu.Lock()
+		over, busy := p.why != nil, len(p.flights) > 0
+		var overdue *flight
+		for _, f := range p.flights {
+			if !f.over.IsZero() && now.After(f.over) {
+				overdue = f
+			}
+		}
+		if overdue != nil && !over {
+			p.offender = overdue
+		}
+		p.mu.Unlock()
+		if ping != nil {
+			select {
+			case <-ping.Done:
+				_ = ping.Result(nil) // that it came is enough
+				ping = nil
+			default:
+			}
+		}
+		switch {
+		case over:
+			if ping != nil {
+				p.conn.Abandon(ping)
+			}
+			return
+		case overdue != nil:
+			p.end(errOverdue)
+			continue
+		case ping != nil && now.Sub(asked) > cfg.Heartbeat:
+			p.end(errSilent)
+			continue
+		case busy && ping == nil && now.Sub(asked) > cfg.Heartbeat/4:
+			ping, asked = p.conn.Ask(p.conn.Number(), methodPing, nil, 0), now
+		}
+		if busy && now.Sub(looked) > look {
+			looked = now
+			if size := privateMemory(p.cmd.Process.Pid); size > most {
+				p.end(errLarge)
+				continue
+			}
+		}
+		next := step
+		if !busy && ping == nil {
+			if next = p.idle(now); next <= 0 {
+				p.stop()
+				continue
+			}
+		}
+		timer.Reset(next)
+	}
+}
+
+// extraMemory is what a process may have besides its guests' memory.
+const extraMemory = 1 << 30
+
+// idle is how long the process may go on having nothing to do.
+func (p *process) idle(now time.Time) time.Duration {
+	s := p.sandbox
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.users > 0 {
+		return s.cfg.Idle
+	}
+	left := s.cfg.Idle - now.Sub(p.used)
+	if left <= 0 {
+		p.retired = true
+	}
+	return left
+}
