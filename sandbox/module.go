@@ -247,7 +247,7 @@ func (m *Module) kept(ctx context.Context, anew bool) (wasmrt.Kept, error) {
 			return wasmrt.Kept{}, err
 		}
 		found.Manifest = m.found.Manifest
-		m.found.Kept = found.Kept
+		m.found.Dir, m.found.Key = found.Dir, found.Key // what Digest and others read stays as it is
 	}
 	return m.found.Kept, nil
 }
