@@ -64,6 +64,7 @@ var layers = map[string][]string{
 	"beacontest":             {"", "protocol", "transport"},
 	"beacontest/coordinator": {"", "protocol", "beacontest"},
 	"beacontest/faultproxy":  {},
+	"beacontest/nameserver":  {},
 	"guest-sdk":              {},
 	"guest-sdk/go/guest":     {},
 	"guest-sdk/go/native":    {"guest-sdk/go/guest"},

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,9 +20,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/beacontest/nameserver"
 	"github.com/ultravisor/beacon/broker"
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/policy"
@@ -85,7 +84,7 @@ func newWorld(t *testing.T, handle http.HandlerFunc, names ...map[string][][]str
 	roots := x509.NewCertPool()
 	roots.AddCert(w.server.Certificate())
 	w.tls = &tls.Config{RootCAs: roots} // whose certificate is for example.com and what is below it
-	w.resolver = dns(t, answers)
+	w.resolver = nameserver.Start(t, answers)
 	w.allow(`{"Secrets": {"key": {"Value": "` + key + `", "For": ["https://api.example.com:` + w.port + `", "http://127.0.0.1:` + w.plainPort + `"]}},
 		"Tenants": {"acme": {"Secrets": {"key": {"Value": "acme-0123456789", "For": ["https://api.example.com:` + w.port + `"]}}},
 			"strict": {"Permissions": ["http https://api.example.com:` + w.port + `/v1", "address 127.0.0.1"]}}}`)
@@ -135,63 +134,6 @@ func fetch(t *testing.T, b hostfuncs.Broker, r hostfuncs.Request) (*hostfuncs.Re
 	body, err := io.ReadAll(res.Body)
 	require.NoError(t, res.Body.Close())
 	return res, string(body), err
-}
-
-// dns serves names: each question gets the next answer, the last one for ever.
-func dns(t *testing.T, answers map[string][][]string) *net.Resolver {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	var task sync.WaitGroup
-	task.Go(func() {
-		asked := map[string]int{}
-		b := make([]byte, 1500)
-		for {
-			n, from, err := conn.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			if reply := answer(b[:n], answers, asked); reply != nil {
-				_, _ = conn.WriteTo(reply, from)
-			}
-		}
-	})
-	t.Cleanup(func() { conn.Close(); task.Wait() })
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, conn.LocalAddr().String())
-	}}
-}
-
-func answer(question []byte, answers map[string][][]string, asked map[string]int) []byte {
-	var m dnsmessage.Message
-	if m.Unpack(question) != nil || len(m.Questions) != 1 {
-		return nil
-	}
-	q := m.Questions[0]
-	m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-	name := strings.TrimSuffix(q.Name.String(), ".")
-	rounds, known := answers[name]
-	if !known {
-		m.RCode = dnsmessage.RCodeNameError
-	} else {
-		for _, text := range rounds[min(asked[name], len(rounds)-1)] {
-			header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
-			switch ip := netip.MustParseAddr(text); {
-			case q.Type == dnsmessage.TypeA && ip.Is4():
-				m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: ip.As4()}})
-			case q.Type == dnsmessage.TypeAAAA && ip.Is6():
-				m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
-			}
-		}
-		if q.Type == dnsmessage.TypeA {
-			asked[name]++
-		}
-	}
-	packed, err := m.Pack()
-	if err != nil {
-		return nil
-	}
-	return packed
 }
 
 // echo shows what it got.

@@ -22,9 +22,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/beacontest/nameserver"
 	"github.com/ultravisor/beacon/egress"
 )
 
@@ -61,60 +61,6 @@ func says(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 }
 
-// dns serves names on a socket of its own: each question gets the next answer,
-// the last one for ever.
-func dns(t *testing.T, answers map[string][][]string) *net.Resolver {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	asked := map[string]int{}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		b := make([]byte, 1500)
-		for {
-			n, from, err := conn.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			if reply := answer(b[:n], answers, asked); reply != nil {
-				_, _ = conn.WriteTo(reply, from)
-			}
-		}
-	}()
-	t.Cleanup(func() { conn.Close(); <-done })
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, conn.LocalAddr().String())
-	}}
-}
-
-func answer(question []byte, answers map[string][][]string, asked map[string]int) []byte {
-	var m dnsmessage.Message
-	if m.Unpack(question) != nil || len(m.Questions) != 1 {
-		return nil
-	}
-	q := m.Questions[0]
-	m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-	name := strings.TrimSuffix(q.Name.String(), ".")
-	rounds, known := answers[name]
-	if !known {
-		m.RCode = dnsmessage.RCodeNameError
-	} else if q.Type == dnsmessage.TypeA {
-		for _, text := range rounds[min(asked[name], len(rounds)-1)] {
-			m.Answers = append(m.Answers, dnsmessage.Resource{
-				Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class},
-				Body:   &dnsmessage.AResource{A: netip.MustParseAddr(text).As4()},
-			})
-		}
-		asked[name]++
-	}
-	packed, err := m.Pack()
-	if err != nil {
-		return nil
-	}
-	return packed
-}
-
 // A host that is not allowed is never connected to, whatever it is called.
 func TestLoopbackIsRefusedByEveryName(t *testing.T) {
 	var connections atomic.Int32
@@ -129,7 +75,7 @@ func TestLoopbackIsRefusedByEveryName(t *testing.T) {
 	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
 	require.NoError(t, err)
 
-	resolver := dns(t, map[string][][]string{
+	resolver := nameserver.Start(t, map[string][][]string{
 		"inside.test": {{"127.0.0.1"}}, "metadata.test": {{"169.254.169.254"}}, "any.test": {{"0.0.0.0"}}, "localhost": {{"127.0.0.1"}},
 	})
 	c := client(t, egress.Config{Resolver: resolver})
@@ -175,7 +121,7 @@ func TestRebinding(t *testing.T) {
 	defer secret.Close()
 
 	policy := egress.Policy{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}
-	resolver := dns(t, map[string][][]string{
+	resolver := nameserver.Start(t, map[string][][]string{
 		"rebind.test": {{"127.0.0.2"}, {"127.0.0.1"}},
 		"mixed.test":  {{"127.0.0.1", "127.0.0.2"}},
 	})
@@ -355,7 +301,7 @@ func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 	t.Setenv("HTTP_PROXY", proxy.URL)
 	t.Setenv("http_proxy", proxy.URL)
 	// net/http never uses a proxy for loopback, hence a name.
-	resolver := dns(t, map[string][][]string{"far.test": {{"127.0.0.1"}}})
+	resolver := nameserver.Start(t, map[string][][]string{"far.test": {{"127.0.0.1"}}})
 	s := serve(t, says("direct"))
 	u, err := url.Parse(s.URL)
 	require.NoError(t, err)

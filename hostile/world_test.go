@@ -26,9 +26,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/beacontest/nameserver"
 	"github.com/ultravisor/beacon/broker"
 	"github.com/ultravisor/beacon/executor"
 	"github.com/ultravisor/beacon/guestfs"
@@ -301,40 +301,15 @@ func (account) Spend(ctx context.Context, job *beacon.Job, instructions int64) e
 // names is a resolver that knows a name for loopback, and one that leads there
 // every second time only.
 func (w *world) names() *net.Resolver {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(w.t, err)
-	var task sync.WaitGroup
-	task.Go(func() {
-		asked, question := 0, make([]byte, 1500)
-		for {
-			n, from, err := conn.ReadFrom(question)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(question[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			q := m.Questions[0]
-			m.Response, m.Additionals = true, nil
-			address := [4]byte{127, 0, 0, 1}
-			if q.Type == dnsmessage.TypeA {
-				if asked++; strings.HasPrefix(q.Name.String(), "rebinding.") && asked%2 == 1 {
-					address = [4]byte{240, 0, 0, 1} // no route leads there
-				}
-				m.Answers = []dnsmessage.Resource{{
-					Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}, Body: &dnsmessage.AResource{A: address},
-				}}
-			}
-			if packed, err := m.Pack(); err == nil {
-				_, _ = conn.WriteTo(packed, from)
-			}
+	resolver, stop, err := nameserver.Serve(func(name string, asked int) []string {
+		if strings.HasPrefix(name, "rebinding.") && asked%2 == 0 {
+			return []string{"240.0.0.1"} // no route leads there
 		}
+		return []string{"127.0.0.1"}
 	})
-	w.end(func() { conn.Close(); task.Wait() })
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, conn.LocalAddr().String())
-	}}
+	require.NoError(w.t, err)
+	w.end(stop)
+	return resolver
 }
 
 // item carries out one item for a tenant, and returns how it ended and all that

@@ -1,71 +1,21 @@
 package staging_test
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/beacontest/nameserver"
 	"github.com/ultravisor/beacon/egress"
 	"github.com/ultravisor/beacon/staging"
 )
-
-// answering is a resolver: each question about a name gets the next of its answers,
-// and the last one for ever.
-func answering(t *testing.T, answers map[string][]string) *net.Resolver {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	var task sync.WaitGroup
-	task.Go(func() {
-		asked, question := map[string]int{}, make([]byte, 1500)
-		for {
-			n, from, err := conn.ReadFrom(question)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(question[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			q := m.Questions[0]
-			m.Response, m.Additionals = true, nil
-			name := strings.TrimSuffix(q.Name.String(), ".")
-			if list := answers[name]; list == nil {
-				m.RCode = dnsmessage.RCodeNameError
-			} else {
-				header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
-				ip := netip.MustParseAddr(list[min(asked[name], len(list)-1)])
-				switch {
-				case q.Type == dnsmessage.TypeA && ip.Is4():
-					m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AResource{A: ip.As4()}}}
-				case q.Type == dnsmessage.TypeAAAA && ip.Is6():
-					m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}}}
-				}
-				if q.Type == dnsmessage.TypeA {
-					asked[name]++
-				}
-			}
-			if packed, err := m.Pack(); err == nil {
-				_, _ = conn.WriteTo(packed, from)
-			}
-		}
-	})
-	t.Cleanup(func() { conn.Close(); task.Wait() })
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, conn.LocalAddr().String())
-	}}
-}
 
 // S23: a tenant's source is not fetched from this machine, however it is
 // written, whatever its name leads to, and wherever a redirect leads.
@@ -78,9 +28,9 @@ func TestS23Sources(t *testing.T) {
 	t.Cleanup(inside.Close)
 	_, port, err := net.SplitHostPort(inside.Listener.Addr().String())
 	require.NoError(t, err)
-	resolver := answering(t, map[string][]string{
-		"inside.test": {"127.0.0.1"}, "any.test": {"0.0.0.0"}, "ten.test": {"10.1.2.3"}, "metadata.test": {"169.254.169.254"},
-		"mapped.test": {"::ffff:127.0.0.1"}, "six.test": {"::1"}, "nat64.test": {"64:ff9b::7f00:1"}, "localhost": {"127.0.0.1"},
+	resolver := nameserver.Start(t, map[string][][]string{
+		"inside.test": {{"127.0.0.1"}}, "any.test": {{"0.0.0.0"}}, "ten.test": {{"10.1.2.3"}}, "metadata.test": {{"169.254.169.254"}},
+		"mapped.test": {{"::ffff:127.0.0.1"}}, "six.test": {{"::1"}}, "nat64.test": {{"64:ff9b::7f00:1"}}, "localhost": {{"127.0.0.1"}},
 	})
 	d := downloads(t, staging.DownloadConfig{Attempts: 1, Resolver: resolver})
 	fetch := func(d *staging.Downloader, tenant, url string) error {
@@ -123,7 +73,7 @@ func TestS23Sources(t *testing.T) {
 	require.NoError(t, err)
 	visits.Store(0)
 	d = downloads(t, staging.DownloadConfig{
-		Attempts: 1, Resolver: answering(t, map[string][]string{"open.test": {"127.0.0.1"}, "rebinding.test": {"10.1.2.3", "127.0.0.1"}, "metadata.test": {"169.254.169.254"}}),
+		Attempts: 1, Resolver: nameserver.Start(t, map[string][][]string{"open.test": {{"127.0.0.1"}}, "rebinding.test": {{"10.1.2.3"}, {"127.0.0.1"}}, "metadata.test": {{"169.254.169.254"}}}),
 		// One port of loopback is open, as if it were a public server.
 		Policy: func(string) egress.Policy {
 			rule, err := egress.ParseRule("*://open.test:" + openPort)
@@ -146,7 +96,7 @@ func TestS23Sources(t *testing.T) {
 	require.Zero(t, visits.Load())
 
 	d = downloads(t, staging.DownloadConfig{
-		Attempts: 1, Resolver: answering(t, map[string][]string{"rebinding.test": {"127.0.0.3", "127.0.0.1"}}),
+		Attempts: 1, Resolver: nameserver.Start(t, map[string][][]string{"rebinding.test": {{"127.0.0.3"}, {"127.0.0.1"}}}),
 		Policy: func(string) egress.Policy {
 			return egress.Policy{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")}}
 		},
