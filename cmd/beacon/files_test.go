@@ -186,27 +186,12 @@ func (p *plant) report() beacontest.Report {
 }
 
 // peak is the most memory that the worker has had, in bytes.
-func (p *plant) peak() int64 { return p.status("VmHWM") }
+func (p *plant) peak() int64 { return status(p.t, p.worker.Process.Pid, "VmHWM") }
 
 // program is how much of its program's file the kernel has mapped for the worker,
 // in bytes. That depends on how the file came into the kernel's cache: where it
 // lies there in pieces of 2 MiB, nearly all of it is.
-func (p *plant) program() int64 { return p.status("RssFile") }
-
-func (p *plant) status(name string) int64 {
-	p.t.Helper()
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.worker.Process.Pid))
-	require.NoError(p.t, err)
-	for line := range strings.Lines(string(raw)) {
-		if text, found := strings.CutPrefix(line, name+":"); found {
-			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(text), "kB")), 10, 64)
-			require.NoError(p.t, err)
-			return n << 10
-		}
-	}
-	p.t.Fatal("there is no " + name)
-	return 0
-}
+func (p *plant) program() int64 { return status(p.t, p.worker.Process.Pid, "RssFile") }
 
 // random makes a file of a size, always the same, and its digest.
 func random(t *testing.T, path string, size int64) string {

@@ -27,7 +27,7 @@ func BenchmarkStart(b *testing.B) {
 	said, err := build.CombinedOutput()
 	require.NoError(b, err, "%s", said)
 	c := coordinator.Start(b, coordinator.Config{Flavour: coordinator.HEAD, NoLogin: true})
-	var resident, mapped int
+	var resident, mapped int64
 	b.ResetTimer()
 	for range b.N {
 		cmd := exec.Command(binary, "run", "--server", c.URL(), "--capabilities", "Shell", "--staging", filepath.Join(dir, "staging"))
@@ -44,21 +44,22 @@ func BenchmarkStart(b *testing.B) {
 		require.NoError(b, c.Until(b.Context(), func() bool { return !c.Connected() }))
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms-to-registered")
-	b.ReportMetric(float64(resident)/1024/float64(b.N), "MiB-resident")
-	b.ReportMetric(float64(mapped)/1024/float64(b.N), "MiB-of-it-files")
+	b.ReportMetric(float64(resident)/(1<<20)/float64(b.N), "MiB-resident")
+	b.ReportMetric(float64(mapped)/(1<<20)/float64(b.N), "MiB-of-it-files")
 }
 
-// status reads a line in KiB of what the kernel says of a process.
-func status(b *testing.B, pid int, name string) int {
+// status reads a line of what the kernel says of a process, in bytes.
+func status(t testing.TB, pid int, name string) int64 {
+	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	require.NoError(b, err)
+	require.NoError(t, err)
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, name+":"); ok {
-			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
-			require.NoError(b, err)
-			return n
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			require.NoError(t, err)
+			return n << 10
 		}
 	}
-	b.Fatalf("/proc/%d/status has no %s", pid, name)
+	t.Fatalf("/proc/%d/status has no %s", pid, name)
 	return 0
 }
