@@ -50,7 +50,7 @@ var layers = map[string][]string{
 	"sandbox":                {"", "hostfuncs", "runtime", "runtime/snapshot", "sandbox/confine", "sandbox/wire"},
 	"sandbox/confine":        {},
 	"sandbox/wire":           {},
-	"toolchain":              {"", "guest-sdk", "runtime/module"},
+	"toolchain":              {"", "guest-sdk", "guest-sdk/javascript", "runtime/module"},
 	"scaffold":               {"", "guest-sdk"},
 	"replay":                 {"", "hostfuncs"},
 	"golden":                 {"", "egress", "hostfuncs", "policy"},

@@ -35,6 +35,7 @@ var languages = []language{
 	{"c", func(files map[string][]byte) error {
 		return addFiles(files, sdk.C, "sdk/", func(string) bool { return true })
 	}},
+	{"javascript", func(map[string][]byte) error { return nil }}, // it comes with the engine
 }
 
 // Languages are those that a provider can be begun in.

@@ -42,6 +42,7 @@ type compile func(ctx context.Context, made string) error
 var languages = []language{
 	{"Go", findGo},
 	{"C or C++", findC},
+	{"JavaScript", findJavaScript},
 }
 
 // Build compiles the provider in folder and returns the path of the module,

@@ -273,3 +273,20 @@ func TestBuildEnds(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, strings.Join(left, " "))
 }
+
+func TestBuildJavaScript(t *testing.T) {
+	out := t.TempDir()
+	for name, files := range map[string]map[string]string{
+		"only script":   {"hello.js": "1"},
+		"among scripts": {"provider.js": "1", "rollup.config.js": "2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, err := toolchain.Build(t.Context(), provider(t, "script", files), out)
+			require.NoError(t, err)
+			require.Contains(t, exports(t, path), "beacon_execute")
+		})
+	}
+	_, err := toolchain.Build(t.Context(), provider(t, "scripts", map[string]string{"a.js": "1", "b.js": "2"}), out)
+	require.ErrorContains(t, err, "has 2 files .js: call the one that a provider begins with provider.js")
+	require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+}

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -129,41 +128,12 @@ func assemblyScript(t testing.TB, module, folder, source, abort string) {
 	compileIn(t, folder, nil, path, source, "-O2", "--runtime", "incremental", "--exportStart", "_initialize", "--use", "abort="+abort, "-o", module)
 }
 
-// engine is joined with the shim once.
-var engine struct {
-	sync.Mutex
-	joined []byte
-}
-
 // javaScript puts a script into the engine.
 func javaScript(t testing.TB, module, name, script string) {
 	t.Helper()
-	engine.Lock()
-	defer engine.Unlock()
-	if engine.joined == nil {
-		engine.joined = joinEngine(t)
-	}
-	binary, err := javascript.Assemble(engine.joined, name, script)
+	binary, err := javascript.Assemble(javascript.Engine, name, script)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(module, binary, 0o600))
-}
-
-func joinEngine(t testing.TB) []byte {
-	t.Helper()
-	const remedy = "npm install " + javascript.EnginePackage + " " + javascript.BinaryenPackage + ", and have its node_modules/.bin in PATH"
-	merge := need(t, "wasm-merge", remedy)
-	packages := filepath.Dir(filepath.Dir(merge)) // of node_modules/.bin
-	quickjs := filepath.Join(packages, filepath.FromSlash(javascript.EngineFile))
-	if _, err := os.Stat(quickjs); err != nil {
-		missing(t, err.Error()+": "+remedy)
-	}
-	dir := t.TempDir()
-	shim, joined := filepath.Join(dir, "shim.wasm"), filepath.Join(dir, "engine.wasm")
-	require.NoError(t, os.WriteFile(shim, javascript.Shim, 0o600))
-	compile(t, nil, merge, javascript.MergeArgs(shim, quickjs, joined)...)
-	binary, err := os.ReadFile(joined) //nolint:gosec // just made
-	require.NoError(t, err)
-	return binary
 }
 
 // The example of each README is what it says: a complete provider.

@@ -804,7 +804,8 @@
         }
         return result;
       case 5: {
-        const place = value instanceof Error && value.stack ? "\n" + value.stack.trim() : "";
+        // The message is one line: it has the innermost place.
+        const place = value instanceof Error && value.stack ? " " + value.stack.trim().split("\n")[0].trim() : "";
         broken = new Error(`the script cannot be read: ${value}${place}`);
         break;
       }

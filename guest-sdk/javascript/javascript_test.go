@@ -1,6 +1,7 @@
 package javascript_test
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +29,34 @@ func TestShim(t *testing.T) {
 	want, err := os.ReadFile(path) //nolint:gosec // just made
 	require.NoError(t, err)
 	require.Equal(t, want, javascript.Shim, "run wat2wasm shim.wat -o shim.wasm")
+}
+
+// The engine in the tree is what its source makes: the package from npm, joined with the
+// shim. BEACON_UPDATE_MODULES=1 puts it there.
+func TestEngine(t *testing.T) {
+	const remedy = "npm install " + javascript.EnginePackage + " " + javascript.BinaryenPackage + ", and have its node_modules/.bin in PATH"
+	merge, err := exec.LookPath("wasm-merge")
+	var quickjs string
+	if err == nil {
+		quickjs = filepath.Join(filepath.Dir(filepath.Dir(merge)), filepath.FromSlash(javascript.EngineFile)) // of node_modules/.bin
+		_, err = os.Stat(quickjs)
+	}
+	if err != nil {
+		if os.Getenv("BEACON_REQUIRE_TOOLS") == "1" {
+			t.Fatalf("%s: %s", err, remedy)
+		}
+		t.Skipf("%s: %s", err, remedy)
+	}
+	joined := filepath.Join(t.TempDir(), "engine.wasm")
+	out, err := exec.CommandContext(t.Context(), merge, javascript.MergeArgs("shim.wasm", quickjs, joined)...).CombinedOutput() //nolint:gosec // our own words
+	require.NoError(t, err, string(out))
+	want, err := os.ReadFile(joined) //nolint:gosec // just made
+	require.NoError(t, err)
+	if os.Getenv("BEACON_UPDATE_MODULES") == "1" {
+		require.NoError(t, os.WriteFile("engine.wasm", want, 0o644)) //nolint:gosec // a file of the tree
+		return
+	}
+	require.True(t, bytes.Equal(want, javascript.Engine), "engine.wasm is of another engine or shim: run BEACON_UPDATE_MODULES=1 go test -run TestEngine")
 }
 
 // The shim's functions and their numbers in beacon.js are the same.
