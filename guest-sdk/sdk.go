@@ -18,3 +18,15 @@ var C, _ = fs.Sub(c, "c") // the folder is there
 
 //go:embed c/beacon.h
 var c embed.FS
+
+// Rust is the crate for Rust: its Cargo.toml and the folder src.
+var Rust, _ = fs.Sub(rust, "rust") // the folder is there
+
+//go:embed rust/Cargo.toml rust/src/*.rs
+var rust embed.FS
+
+// AssemblyScript is the SDK for AssemblyScript: a folder of sources.
+var AssemblyScript, _ = fs.Sub(assemblyScript, "assemblyscript/assembly") // the folder is there
+
+//go:embed assemblyscript/assembly/*.ts
+var assemblyScript embed.FS

@@ -32,9 +32,9 @@ type language struct {
 
 var languages = []language{
 	{"go", goSDK},
-	{"c", func(files map[string][]byte) error {
-		return addFiles(files, sdk.C, "sdk/", func(string) bool { return true })
-	}},
+	{"c", copySDK(sdk.C, "sdk/")},
+	{"rust", copySDK(sdk.Rust, "sdk/")},
+	{"assemblyscript", copySDK(sdk.AssemblyScript, "sdk/beacon/")},
 	{"javascript", func(map[string][]byte) error { return nil }}, // it comes with the engine
 }
 
@@ -155,6 +155,13 @@ func capability(called string) string {
 func goSDK(files map[string][]byte) error {
 	files["sdk/go.mod"] = []byte("module github.com/ultravisor/beacon\n\ngo 1.24\n")
 	return addFiles(files, sdk.Go, "sdk/guest-sdk/", func(name string) bool { return !strings.HasSuffix(name, "_test.go") })
+}
+
+// copySDK adds all of an SDK.
+func copySDK(from fs.FS, prefix string) func(map[string][]byte) error {
+	return func(files map[string][]byte) error {
+		return addFiles(files, from, prefix, func(string) bool { return true })
+	}
 }
 
 // addFiles adds those files of an SDK that are wanted.

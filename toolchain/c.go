@@ -64,7 +64,7 @@ func compileC(ctx context.Context, folder source, names []string, made string, r
 	for _, n := range names {
 		args = append(args, "./"+n) // which is no flag, whatever it is called
 	}
-	err = command{folder, "clang", nil}.run(ctx, compiler, args...)
+	err = command{folder: folder, what: "clang"}.run(ctx, compiler, args...)
 	var said *complaint
 	if errors.As(err, &said) {
 		for _, sign := range []string{"'stdio.h' file not found", "'stdlib.h' file not found", "'stddef.h' file not found", "'math.h' file not found", "'string.h' file not found", "crt1", "libclang_rt.builtins", "wasm-ld", "invalid linker name", "No available targets"} {

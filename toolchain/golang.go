@@ -53,7 +53,7 @@ func compileGo(ctx context.Context, folder source, made, program string, reactor
 	if reactor {
 		args = append(args, "-buildmode=c-shared")
 	}
-	c := command{folder, "the Go toolchain", []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}}
+	c := command{folder: folder, what: "the Go toolchain", env: []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}}
 	err = c.run(ctx, compiler, append(args, program)...)
 	var said *complaint
 	if errors.As(err, &said) && (strings.Contains(said.text, "go.mod file not found") || strings.Contains(said.text, "no required module provides package "+guestPackage)) {

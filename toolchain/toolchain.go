@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -41,7 +42,9 @@ type compile func(ctx context.Context, made string) error
 // languages are tried in this order.
 var languages = []language{
 	{"Go", findGo},
+	{"Rust", findRust},
 	{"C or C++", findC},
+	{"AssemblyScript", findAssemblyScript},
 	{"JavaScript", findJavaScript},
 }
 
@@ -132,6 +135,9 @@ type command struct {
 	folder source
 	what   string   // "the Go toolchain"
 	env    []string // besides the user's
+	// stdout is for what the compiler says to programs; nil for one that speaks to
+	// people only.
+	stdout io.Writer
 }
 
 // run calls a compiler in the folder. A compiler that says no is the author's to
@@ -142,6 +148,9 @@ func (c command) run(ctx context.Context, program string, args ...string) error 
 	cmd.Dir = c.folder.path
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Stdout, cmd.Stderr = &said, &said
+	if c.stdout != nil {
+		cmd.Stdout = c.stdout
+	}
 	// What the compiler has started may hold its output open.
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()

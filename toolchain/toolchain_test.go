@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -169,7 +171,7 @@ func TestBuildFails(t *testing.T) {
 		"nothing":          {nil, []string{"has no program in Go", "name a folder with a provider's source, or a .wasm file"}},
 		"tests only":       {map[string]string{"go.mod": manifest, "main_test.go": "package main\n"}, []string{"has no program in"}},
 		"not for guests":   {map[string]string{"go.mod": manifest, "main.go": "//go:build !wasip1\n\n" + command}, []string{"has no program in"}},
-		"another language": {map[string]string{"main.pas": "begin end."}, []string{"has no program in Go, C"}},
+		"another language": {map[string]string{"main.pas": "begin end."}, []string{"has no program in Go, Rust, C or C++, AssemblyScript, JavaScript"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -289,4 +291,51 @@ func TestBuildJavaScript(t *testing.T) {
 	_, err := toolchain.Build(t.Context(), provider(t, "scripts", map[string]string{"a.js": "1", "b.js": "2"}), out)
 	require.ErrorContains(t, err, "has 2 files .js: call the one that a provider begins with provider.js")
 	require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+}
+
+// What is missing is said, and how to get it.
+func TestBuildWithoutCompiler(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the compilers here are scripts for a shell")
+	}
+	empty, old, lone := t.TempDir(), t.TempDir(), t.TempDir()
+	say := func(dir, name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o700)) //nolint:gosec // a program
+	}
+	say(old, "rustc", "echo "+filepath.Join(empty, "absent")) // where its library would be
+	say(lone, "rustc", "echo "+empty)
+	tests := map[string]struct {
+		path  string
+		files map[string]string
+		want  string
+	}{
+		"Go":                 {empty, map[string]string{"go.mod": manifest, "main.go": command}, "takes the Go toolchain, and there is no go command: install Go"},
+		"C":                  {empty, map[string]string{"main.c": ""}, "takes clang, and there is no command clang: in Debian apt-get install clang"},
+		"Rust":               {empty, map[string]string{"Cargo.toml": ""}, "takes Rust for WebAssembly, and there is no command rustc: in Debian apt-get install rustc cargo"},
+		"Rust's library":     {old, map[string]string{"Cargo.toml": ""}, "rustc has no standard library for WebAssembly: in Debian apt-get install rustc cargo libstd-rust-dev-wasm32 lld; elsewhere install Rust"},
+		"cargo":              {lone, map[string]string{"Cargo.toml": ""}, "there is no cargo beside "},
+		"AssemblyScript":     {empty, map[string]string{"provider.ts": ""}, "takes the compiler of AssemblyScript, and there is no command asc: with Node 20 (in Debian apt-get install npm), npm install"},
+		"of several scripts": {empty, map[string]string{"a.ts": "", "b.ts": ""}, "has 2 files .ts: call the one that a provider begins with provider.ts"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("PATH", test.path)
+			_, err := toolchain.Build(t.Context(), provider(t, "p", test.files), t.TempDir())
+			require.ErrorContains(t, err, test.want)
+			require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+		})
+	}
+}
+
+// A program in AssemblyScript need not know the SDK.
+func TestBuildAssemblyScript(t *testing.T) {
+	if _, err := exec.LookPath("asc"); err != nil {
+		if os.Getenv("BEACON_REQUIRE_TOOLS") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("asc is not there: npm install assemblyscript@0.28.20, and have its node_modules/.bin in PATH")
+	}
+	path, err := toolchain.Build(t.Context(), provider(t, "p", map[string]string{"provider.ts": "export function beacon_execute(): i32 { return 0; }\n"}), t.TempDir())
+	require.NoError(t, err)
+	require.Contains(t, exports(t, path), "beacon_execute")
 }

@@ -98,7 +98,7 @@ func TestScripts(t *testing.T) {
 }
 
 // hasTool reports whether a tool is there, which it must be where tests may not be
-// skipped. What an example is built of counts as one: "jq".
+// skipped. What an example is built of counts as one: "jq"; so does "rust".
 func hasTool(name string) (bool, error) {
 	_, err := exec.LookPath(name)
 	if name == "jq" {
@@ -106,6 +106,19 @@ func hasTool(name string) (bool, error) {
 		list.Dir = "../../examples/wasm/jq"
 		list.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly")
 		err = list.Run()
+	}
+	if name == "rust" { // with a standard library for WebAssembly, which one of two may have
+		for _, compiler := range []string{"rustc", "/usr/bin/rustc"} {
+			for _, target := range []string{"wasm32-wasip1", "wasm32-wasi"} {
+				var dir []byte
+				if dir, err = exec.Command(compiler, "--print", "target-libdir", "--target", target).Output(); err != nil {
+					continue
+				}
+				if _, err = os.Stat(strings.TrimSpace(string(dir))); err == nil {
+					return true, nil
+				}
+			}
+		}
 	}
 	if err != nil && os.Getenv("BEACON_REQUIRE_TOOLS") == "1" {
 		return false, err
@@ -135,7 +148,7 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(self, args[2:]...)
 	cmd.Args[0] = "beacon"
 	cmd.Dir = ts.Getenv("WORK")
-	for _, name := range []string{"PATH", "HOME", "GOCACHE", "BEACON_CACHE_DIR", "TMPDIR", "TOKEN"} {
+	for _, name := range []string{"PATH", "HOME", "GOCACHE", "BEACON_CACHE_DIR", "TMPDIR", "TOKEN", "CARGO_HOME", "CARGO_NET_OFFLINE"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	cmd.Env = append(cmd.Env, "BEACON_STAGING_PATH="+ts.Getenv("BEACON_STAGING_PATH"))
