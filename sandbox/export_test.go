@@ -28,3 +28,15 @@ func ParseAnswers(payload []byte) error {
 	_, err4 := parseRun(payload)
 	return errors.Join(err1, err2, err3, err4)
 }
+
+// PID is the number of the process of a tenant, 0 if there is none.
+func (s *Sandbox) PID(tenant string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, t := range s.tenants {
+		if strings.HasPrefix(key, tenant+"\x00") && t.current != nil {
+			return t.current.cmd.Process.Pid
+		}
+	}
+	return 0
+}

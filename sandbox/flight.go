@@ -58,8 +58,13 @@ func newFlight(ctx context.Context, p *process, m *Module, job *beacon.Job) *fli
 	p.mu.Lock()
 	p.flights[f.number] = f
 	p.sandbox.running.Add(1)
+	p.moved = true
+	resting := p.resting
+	p.resting = false
 	p.mu.Unlock()
-	p.wake()
+	if resting {
+		p.wake()
+	}
 	return f
 }
 

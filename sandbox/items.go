@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,10 @@ type items struct {
 	running map[uint64]*running
 	streams map[uint64]*stream
 	flights map[*beacon.Job]uint64
+	// early are the last that were canceled when they did not run: what is canceled
+	// comes another way than the item, and may be faster.
+	early [64]uint64
+	last  int
 }
 
 // running is an item under way.
@@ -37,6 +42,8 @@ type running struct {
 	module   *wasmrt.Module
 	unspent  atomic.Int64 // fuel that the supervisor has not been told of
 	lastTold atomic.Int64 // when it was told, in ns
+	// told is true once the supervisor was sent what it must get before the result.
+	told atomic.Bool
 }
 
 // A stream is what an exchange has in this process, for the supervisor to read
@@ -95,7 +102,10 @@ func (s *items) cancel(flight uint64) {
 	defer s.mu.Unlock()
 	if r := s.running[flight]; r != nil {
 		r.cancel(errOver)
+		return
 	}
+	s.early[s.last%len(s.early)] = flight
+	s.last++
 }
 
 // A payer asks the supervisor for what an item holds.
@@ -106,31 +116,60 @@ type payer struct {
 
 // run runs an item, beside what else goes on.
 func (s *items) run(id uint64, r *runRequest) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	run := &running{cancel: cancel, flight: id}
-	s.mu.Lock()
-	s.running[id] = run
-	run.module = s.modules[r.Module]
-	s.mu.Unlock()
 	go func() {
-		defer cancel(nil)
-		result := s.work(ctx, run, r)
-		s.mu.Lock()
-		delete(s.running, id)
-		s.mu.Unlock()
 		buf, _ := buffers.Get().(*[]byte)
-		raw, err := result.append((*buf)[:0])
-		if err != nil {
-			raw, err = (&runResult{How: endedFailed, Failure: failureOf(err)}).append((*buf)[:0])
-		}
-		if err == nil {
-			s.conn.Reply(id, raw)
-		}
+		raw, _ := s.perform(id, r, (*buf)[:0])
+		s.conn.Reply(id, raw)
 		if cap(raw) <= maxAnswer {
 			*buf = raw
 		}
 		buffers.Put(buf)
 	}()
+}
+
+// serve runs the items of a lane, one after the other.
+func (s *items) serve(lane *wire.Lane) {
+	err := lane.Serve(func(id uint64, payload, b []byte) ([]byte, error) {
+		r, err := parseRun(payload)
+		if err != nil {
+			return nil, err
+		}
+		begin := len(b)
+		b, told := s.perform(id, r, b)
+		if told || len(b)-begin > wire.MaxLane {
+			s.conn.Reply(id, b[begin:])
+			return nil, nil
+		}
+		return b, nil
+	})
+	if !errors.Is(err, wire.ErrClosed) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// perform runs an item, and appends its result to b. told is true if that must
+// not overtake what else the supervisor was sent about the item.
+func (s *items) perform(id uint64, r *runRequest, b []byte) (_ []byte, told bool) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	run := &running{cancel: cancel, flight: id}
+	s.mu.Lock()
+	s.running[id] = run
+	run.module = s.modules[r.Module]
+	if slices.Contains(s.early[:], id) {
+		cancel(errOver)
+	}
+	s.mu.Unlock()
+	result := s.work(ctx, run, r)
+	s.mu.Lock()
+	delete(s.running, id)
+	s.mu.Unlock()
+	raw, err := result.append(b)
+	if err != nil {
+		raw, _ = (&runResult{How: endedFailed, Failure: failureOf(err)}).append(b) // it has nothing to encode
+	}
+	return raw, run.told.Load()
 }
 
 func (s *items) work(ctx context.Context, run *running, r *runRequest) (result runResult) {
@@ -156,7 +195,10 @@ func (s *items) work(ctx context.Context, run *running, r *runRequest) (result r
 		Sources: r.Sources, Outputs: r.Outputs,
 	}
 	if r.Progress {
-		job.OnProgress = func(p beacon.Progress) { s.conn.Notify(noticeProgress, appendProgress(nil, run.flight, p)) }
+		job.OnProgress = func(p beacon.Progress) {
+			run.told.Store(true)
+			s.conn.Notify(noticeProgress, appendProgress(nil, run.flight, p))
+		}
 	}
 	s.mu.Lock()
 	s.flights[job] = run.flight

@@ -102,6 +102,7 @@ type hello struct {
 	Memory, Extra int64
 	CPU           time.Duration
 	Level         slog.Level // of log lines that anybody wants
+	Lanes         int        // that came with the process, for items
 }
 
 // registerRequest is a wasmrt.Registration whose binary is in a file of the
@@ -303,6 +304,13 @@ func (c *child) begin(h hello) (confine.Report, error) {
 			return confine.Report{}, err
 		}
 		c.items = newItems(c.conn, rt)
+		for n := range h.Lanes {
+			lane, err := openLane(n)
+			if err != nil {
+				return confine.Report{}, err
+			}
+			go c.items.serve(lane)
+		}
 	}
 	return confine.Apply(rules), nil
 }

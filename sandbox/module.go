@@ -165,26 +165,14 @@ func (m *Module) try(ctx context.Context, job *beacon.Job, again bool) (result b
 	}
 	buf, _ := buffers.Get().(*[]byte) // it holds nothing else
 	*buf = request.append((*buf)[:0])
-	w := p.conn.Ask(f.number, methodRun, *buf, m.answer)
+	answer, err := m.exchange(ctx, f, *buf)
 	buffers.Put(buf)
-	select {
-	case <-w.Done:
-	case <-ctx.Done():
-		p.canceled(f)
-		<-w.Done
-	}
-	var answer *runResult
-	err = w.Result(func(payload []byte) (err error) {
-		answer, err = parseResult(payload)
-		return err
-	})
 	if err != nil {
 		if errors.Is(err, wire.ErrProtocol) {
 			p.end(err)
 		}
-		// What it asked for is over before the process is.
+		p.end(errDied) // while the item is in it, which may have been the only one
 		f.end()
-		p.end(errDied)
 		<-p.gone
 		blamed := f.blamed()
 		switch {
@@ -209,6 +197,47 @@ func (m *Module) try(ctx context.Context, job *beacon.Job, again bool) (result b
 		return answer.Result, false, answered(&answer.Failure)
 	}
 	return answer.Result, false, nil
+}
+
+// exchange has the process run the item, and returns what became of it.
+func (m *Module) exchange(ctx context.Context, f *flight, request []byte) (answer *runResult, err error) {
+	p := f.process
+	parse := func(payload []byte) (err error) {
+		answer, err = parseResult(payload)
+		return err
+	}
+	var lane *wire.Lane
+	if len(request) <= wire.MaxLane {
+		lane = p.lanes.Take()
+	}
+	if lane == nil { // all are in use, or it is too long
+		w := p.conn.Ask(f.number, methodRun, request, m.answer)
+		select {
+		case <-w.Done:
+		case <-ctx.Done():
+			p.canceled(f)
+			<-w.Done
+		}
+		return answer, w.Result(parse)
+	}
+	defer p.lanes.Put(lane)
+	w := p.conn.Expect(f.number, m.answer) // if it does not fit, or comes after other messages
+	canceled := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(canceled)
+		p.canceled(f)
+	})
+	here, err := lane.Ask(f.number, request, parse)
+	if !here && err == nil {
+		<-w.Done
+		err = w.Result(parse)
+	} else {
+		err = errors.Join(err, p.conn.Forget(w))
+	}
+	if !stop() {
+		<-canceled // while the item is still under watch
+	}
+	return answer, err
 }
 
 var buffers = sync.Pool{New: func() any { return new([]byte) }}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ultravisor/beacon"
@@ -123,24 +124,55 @@ func TestS2Tenants(t *testing.T) {
 	require.ErrorIs(t, <-ended, stop)
 }
 
-// An item that is canceled ends, whether it looks or not.
+// telling makes a job whose guest says that it has begun.
+func telling(t *testing.T) (job *beacon.Job, begun chan struct{}) {
+	job, begun = jobOf(t, nil), make(chan struct{})
+	job.OnProgress = func(beacon.Progress) { close(begun) }
+	return job, begun
+}
+
+// An item that is canceled while it works ends, whether it looks or not.
 func TestCancel(t *testing.T) {
-	s, said := open(t, sandbox.Config{})
+	s, said := open(t, sandbox.Config{Grace: time.Minute})
 	stop := beacon.Errorf(beacon.Canceled, "nobody wants it")
-	for _, name := range []string{"loop", "sleep", "finishes", "gives_up", "ignores"} {
+	for _, name := range []string{"loops", "sleeps", "finishes", "gives_up", "ignores"} {
 		m := load(t, s, name, nil)
 		ctx, cancel := context.WithCancelCause(t.Context())
+		job, begun := telling(t)
 		ended := make(chan result, 1)
-		go func() { ended <- resultOf(m.Run(ctx, jobOf(t, nil))) }()
-		started(t, s, 1)
+		go func() { ended <- resultOf(m.Run(ctx, job)) }()
+		<-begun
 		cancel(stop)
 		got := <-ended
-		if name == "finishes" && got.Code == "" {
-			continue // it had begun before it was canceled
+		if name == "finishes" {
+			require.Empty(t, got.Code, got)
+			continue
 		}
 		require.Equal(t, beacon.Canceled, got.Code, "%s: %+v", name, got)
 	}
 	require.NotContains(t, said.String(), "has ended")
+	require.EqualValues(t, 1, s.Stats().Processes)
+}
+
+// More items than can go the short way at a time, and items that do not fit into
+// it, come to the same.
+func TestManyItems(t *testing.T) {
+	s, said := open(t, sandbox.Config{})
+	m := load(t, s, "order", nil)
+	want := resultOf(m.Run(t.Context(), jobOf(t, nil)))
+	var all sync.WaitGroup
+	for i := range 20 {
+		job := jobOf(t, beacon.Settings{"Text": []byte(`"` + strings.Repeat("x", i%4*8000) + `"`)})
+		all.Go(func() {
+			for range 5 {
+				assert.Equal(t, want, resultOf(m.Run(t.Context(), job)))
+			}
+		})
+	}
+	all.Wait()
+	require.NotContains(t, said.String(), "has ended")
+	require.EqualValues(t, 1, s.Stats().Processes)
+	require.Zero(t, s.Stats().Running)
 }
 
 // A budget counts, and may end an item.

@@ -40,3 +40,31 @@ func TestS2Overdue(t *testing.T) {
 	beside.Wait()
 	require.ErrorIs(t, other, stop, "it goes on in another process")
 }
+
+// What is canceled may be known in the process before the item is there: it ends
+// all the same.
+func TestCancelEarly(t *testing.T) {
+	s, said := open(t, sandbox.Config{Grace: time.Minute})
+	m := load(t, s, "loops", nil)
+	stop := beacon.Errorf(beacon.Canceled, "nobody wants it")
+	for n := range 20 {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan error, 1)
+		job, begun := telling(t)
+		if n > 0 { // the module is there
+			s.Signal(beacon.DefaultTenant, syscall.SIGSTOP)
+		}
+		go func() {
+			_, err := m.Run(ctx, job)
+			ended <- err
+		}()
+		if n == 0 {
+			<-begun
+		}
+		started(t, s, 1)
+		cancel(stop)
+		s.Signal(beacon.DefaultTenant, syscall.SIGCONT)
+		require.ErrorIs(t, <-ended, stop)
+	}
+	require.NotContains(t, said.String(), "has ended")
+}

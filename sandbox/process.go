@@ -23,6 +23,7 @@ type process struct {
 	sandbox *Sandbox
 	cmd     *exec.Cmd
 	conn    *wire.Conn
+	lanes   *wire.Lanes
 	said    *head
 	dir     string // its folder
 	// gone is closed when the process has ended and nothing of it is left.
@@ -44,6 +45,8 @@ type process struct {
 	flights map[uint64]*flight
 	modules map[uint64]*loading
 	linked  int
+	moved   bool // an item came since watch has looked
+	resting bool // watch waits to be woken for an item
 	// offender is the item that the process was ended for, alone the only one that
 	// was in it when it ended; nil if there is none.
 	offender, alone *flight
@@ -70,6 +73,7 @@ func (s *Sandbox) launch(ctx context.Context, h hello, release func() error) (*p
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start a process of the sandbox: %w", err), os.RemoveAll(dir), release())
 	}
+	h.Lanes = p.lanes.Len()
 	report, err := p.greet(ctx, h)
 	if err != nil {
 		p.stop()
@@ -101,10 +105,23 @@ func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) 
 	if err != nil {
 		return nil, err
 	}
+	n := 0
+	if h.Role == roleItems {
+		n = laneCount
+	}
+	lanes, theirs, err := wire.NewLanes(n)
+	if err != nil {
+		started()
+		return nil, errors.Join(err, stream.Close())
+	}
+	p.lanes, p.cmd.ExtraFiles = lanes, append(p.cmd.ExtraFiles, theirs...)
 	err = s.spawn.start(p.cmd)
 	started()
+	for _, f := range theirs {
+		_ = f.Close() // it was handed on
+	}
 	if err != nil {
-		return nil, errors.Join(err, stream.Close())
+		return nil, errors.Join(err, stream.Close(), lanes.Close())
 	}
 	p.conn = wire.New(stream)
 	s.began()
@@ -124,6 +141,7 @@ func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) 
 		p.end(errDied)
 		// What it has said is read to its end, unless that takes too long.
 		_ = p.conn.Close()
+		_ = p.lanes.Close()
 		served.Wait()
 		p.note(err)
 		if err := errors.Join(os.RemoveAll(p.dir), release()); err != nil {

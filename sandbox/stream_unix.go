@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ultravisor/beacon/sandbox/wire"
 )
 
 // childStream is the number of the descriptor that a process finds its end of the
@@ -54,6 +56,9 @@ func supervisor() (io.ReadWriteCloser, error) {
 	}
 	return os.NewFile(childStream, "supervisor"), nil
 }
+
+// openLane is this process's end of one of its lanes.
+func openLane(n int) (*wire.Lane, error) { return wire.OpenLane(childStream + 1 + n) }
 
 // exitCPU is the exit code of a process that has used up its time on processors.
 const exitCPU = 75

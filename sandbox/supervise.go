@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"path/filepath"
+	goruntime "runtime"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -144,16 +145,21 @@ func (s *Sandbox) start(tenant, folder string) (*process, error) {
 	return s.launch(s.life, hello{Role: roleItems, Write: folder, Memory: s.runtime.Memory() / int64(s.cfg.Shares), Level: s.level()}, release)
 }
 
+// laneCount is how many items of a process can go the short way at a time. Many
+// more than there are processors are of no use: who waits need not be woken faster.
+var laneCount = min(2*goruntime.GOMAXPROCS(0), 16)
+
 // watch kills the process when it is silent, too large, or an item is overdue, and
 // stops it when it has had nothing to do for long.
 func (p *process) watch() {
-	const step, look = 50 * time.Millisecond, time.Second
+	const step, look, rest = 50 * time.Millisecond, time.Second, time.Second
 	cfg := &p.sandbox.cfg
 	most := p.sandbox.runtime.Memory()/int64(cfg.Shares) + extraMemory
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var ping *wire.Waiter
 	var asked, looked time.Time
+	last := time.Now() // when there was something to watch
 	for {
 		select {
 		case <-p.sandbox.life.Done():
@@ -164,6 +170,13 @@ func (p *process) watch() {
 		now := time.Now()
 		p.mu.Lock()
 		over, busy := p.why != nil, len(p.flights) > 0
+		if busy || p.moved {
+			last, p.moved = now, false
+		}
+		// Who has nothing to watch for a while is woken for the next item: not before,
+		// which would cost each item more than all else on its way to the process.
+		resting := ping == nil && now.Sub(last) > rest
+		p.resting = resting
 		var overdue *flight
 		for _, f := range p.flights {
 			if !f.over.IsZero() && now.After(f.over) {
@@ -205,7 +218,7 @@ func (p *process) watch() {
 			}
 		}
 		next := step
-		if !busy && ping == nil {
+		if resting {
 			if next = p.idle(now); next <= 0 {
 				p.stop()
 				continue

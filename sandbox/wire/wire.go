@@ -9,6 +9,7 @@
 package wire
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -91,6 +92,7 @@ func New(stream io.ReadWriteCloser) *Conn {
 type Waiter struct {
 	// Done gets one value when the reply is there.
 	Done    chan struct{}
+	id      uint64
 	most    int
 	payload []byte
 	err     error
@@ -110,19 +112,42 @@ func (c *Conn) Number() uint64 {
 // Ask sends a request whose reply is most bytes long at most. Result follows,
 // after Done, or Abandon.
 func (c *Conn) Ask(id uint64, method Method, payload []byte, most int) *Waiter {
+	w := c.Expect(id, most)
+	c.send(kindRequest, byte(method), id, payload) // if it fails, so does the waiter
+	return w
+}
+
+// Expect is Ask for a request that is sent another way.
+func (c *Conn) Expect(id uint64, most int) *Waiter {
 	w, _ := waiters.Get().(*Waiter) // the pool holds nothing else
-	w.most = most
+	w.id, w.most = id, most
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.err != nil {
 		w.err = c.err
-		c.mu.Unlock()
 		w.Done <- struct{}{}
 		return w
 	}
 	c.waiters[id] = w
-	c.mu.Unlock()
-	c.send(kindRequest, byte(method), id, payload) // if it fails, so does the waiter
 	return w
+}
+
+// Forget ends what Expect began if the reply has come another way. If it has come
+// this way, too, that is an error of the peer.
+func (c *Conn) Forget(w *Waiter) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiters, w.id)
+	var err error
+	select {
+	case <-w.Done:
+		if !errors.Is(w.err, ErrClosed) {
+			err = fmt.Errorf("%w: two replies", ErrProtocol)
+		}
+	default:
+	}
+	w.free()
+	return err
 }
 
 // Result is the reply, or a *Failure, or why the connection has ended. use gets
@@ -349,8 +374,8 @@ func (c *Conn) frame(f frame, payload []byte, h Handler) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := c.waiters[f.id]
-	if w == nil {
-		return ErrClosed // since the header was looked at
+	if w == nil { // since the header was looked at
+		return fmt.Errorf("%w: a reply that nobody waits for", cmp.Or(c.err, ErrProtocol))
 	}
 	delete(c.waiters, f.id)
 	if failed == nil && !w.gone {
