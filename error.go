@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -88,31 +89,32 @@ func Excerpt(text string, limit int) string {
 		}
 		text = text[:limit]
 	}
-	clean := true
-	for _, r := range text {
-		if !plain(r) {
-			clean = false
-			break
-		}
+	// Strangers choose how often this happens, so it is made to be fast, and to
+	// leave no more behind than the result.
+	size := 0
+	for rest := text; len(rest) > 0; {
+		r, n := utf8.DecodeRuneInString(rest)
+		size += escaped(r, n)
+		rest = rest[n:]
 	}
-	if !clean {
-		// Strangers choose how often this happens, so it is made to be fast.
-		b := make([]byte, 0, 2*len(text))
+	if size > len(text) {
+		var b strings.Builder
+		b.Grow(size)
 		for len(text) > 0 {
-			r, size := utf8.DecodeRuneInString(text)
-			switch {
-			case r == utf8.RuneError && size == 1:
-				b = appendHex(append(b, `\x`...), uint32(text[0]), 2)
-			case plain(r):
-				b = append(b, text[:size]...)
-			case r < 0x10000:
-				b = appendHex(append(b, `\u`...), uint32(r), 4) //nolint:gosec // runes are not negative
+			r, n := utf8.DecodeRuneInString(text)
+			switch escaped(r, n) {
+			case n:
+				b.WriteString(text[:n])
+			case 4:
+				writeHex(&b, `\x`, uint32(text[0]), 2)
+			case 6:
+				writeHex(&b, `\u`, uint32(r), 4) //nolint:gosec // runes are not negative
 			default:
-				b = appendHex(append(b, `\U`...), uint32(r), 8) //nolint:gosec // runes are not negative
+				writeHex(&b, `\U`, uint32(r), 8) //nolint:gosec // runes are not negative
 			}
-			text = text[size:]
+			text = text[n:]
 		}
-		text = string(b)
+		text = b.String()
 	}
 	if cut {
 		text += "…"
@@ -120,12 +122,25 @@ func Excerpt(text string, limit int) string {
 	return text
 }
 
-// appendHex appends a number of hexadecimal digits.
-func appendHex(b []byte, n uint32, digits int) []byte {
-	for digits--; digits >= 0; digits-- {
-		b = append(b, "0123456789abcdef"[n>>(4*digits)&0xf])
+// escaped is how many bytes a character takes in an excerpt.
+func escaped(r rune, size int) int {
+	switch {
+	case r == utf8.RuneError && size == 1:
+		return 4
+	case plain(r):
+		return size
+	case r < 0x10000:
+		return 6
 	}
-	return b
+	return 10
+}
+
+// writeHex writes a number of hexadecimal digits.
+func writeHex(b *strings.Builder, prefix string, n uint32, digits int) {
+	b.WriteString(prefix)
+	for digits--; digits >= 0; digits-- {
+		b.WriteByte("0123456789abcdef"[n>>(4*digits)&0xf])
+	}
 }
 
 // plain reports whether a character may stand in a line as it is. Cf holds the

@@ -75,8 +75,14 @@ func (b bench) items(t *testing.T) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(b.folder, "worker-*", "*"))
 	require.NoError(t, err)
-	// Empty ones that are kept for the next items are no item's.
-	return slices.DeleteFunc(found, func(path string) bool { return strings.HasPrefix(filepath.Base(path), "free-") })
+	tenants, err := filepath.Glob(filepath.Join(b.folder, "worker-*", "*", "*"))
+	require.NoError(t, err)
+	// Empty ones that are kept for the next items, and the folders of tenants, are
+	// no item's.
+	return slices.DeleteFunc(append(found, tenants...), func(path string) bool {
+		const digest = 32 // the name of a tenant's folder
+		return strings.HasPrefix(filepath.Base(path), "free-") || len(filepath.Base(path)) == digest
+	})
 }
 
 func work(settings map[string]any) beacon.WorkItem {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"strconv"
 )
 
@@ -43,7 +44,10 @@ func (e *emptier) clear(dir, prefix string) (left bool, err error) {
 	defer d.Close() //nolint:errcheck // only read
 	for {
 		names, err := d.Readdirnames(1024)
-		for _, name := range names {
+		for n, name := range names {
+			if n%16 == 15 {
+				runtime.Gosched() // there may be very many, and others wait
+			}
 			moved, err := e.remove(prefix+name, prefix != "")
 			if err != nil {
 				return left, err

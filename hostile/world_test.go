@@ -38,7 +38,12 @@ import (
 	"github.com/ultravisor/beacon/staging"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(busyVariable) != "" {
+		beBusy()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // limits are low, so that what ends at one ends soon.
 var limits = wasmrt.Limits{

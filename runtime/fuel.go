@@ -1,10 +1,12 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	goruntime "runtime"
+	"slices"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -17,7 +19,7 @@ import (
 type Budget interface {
 	// Spend is told of instructions that the job's guest has executed since the
 	// last call: exactly where its fuel is limited, roughly and too many
-	// otherwise. It is called on the guest's way, every few milliseconds at most,
+	// otherwise. It is called on the guest's way, every millisecond at most,
 	// and may wait to slow the guest down; it returns soon after ctx is done. An
 	// error ends the item and is its outcome: a *beacon.Error is shown to the
 	// submitter. What a guest used after the last call in its run is told when the
@@ -25,10 +27,14 @@ type Budget interface {
 	Spend(ctx context.Context, job *beacon.Job, instructions int64) error
 }
 
-// sliceTime is how long a guest should execute between two visits to the host.
-// Compiled code cannot be interrupted, so this is also how long a guest keeps
-// the garbage collector waiting.
-const sliceTime = time.Millisecond
+const (
+	// sliceTime is how long a guest should execute between two visits to the host.
+	// Compiled code cannot be interrupted, so this is also how long a guest keeps
+	// the garbage collector waiting, and with it everybody else.
+	sliceTime = 100 * time.Microsecond
+	// tellTime is how often the budget is told at most.
+	tellTime = time.Millisecond
+)
 
 // A pace bounds the slices that guests get of fuel. Their size follows the time
 // they take: a unit may be one instruction or a page that is touched first.
@@ -56,43 +62,63 @@ type gauge struct {
 
 	granted int64 // units in all
 	told    int64 // units that the budget knows of
+	toldAt  time.Time
 	slice   int64
-	since   time.Time // when the guest got the last slice
+	since   time.Time     // when the guest got the last slice
+	ran     time.Duration // guest and host, but for waiting, until looked
+	looked  time.Time
+	yielded time.Time
+	calls   int // of functions of the host's
+	lease   lease
 }
 
 func (m *Module) gauge(job *beacon.Job) *gauge {
 	p := paces[m.grade()]
-	g := &gauge{job: job, name: m.name, budget: m.budget, pace: p, slice: p.first}
+	g := &gauge{job: job, name: m.name, budget: m.budget, pace: p, slice: p.first, lease: lease{lane: m.lane}}
+	if job != nil {
+		g.lease.tenant = cmp.Or(job.Tenant, beacon.DefaultTenant)
+	}
 	if m.grade() == module.Exact {
 		g.limit = m.limits.Fuel
 	}
 	return g
 }
 
+// begin returns the guest's first slice. It looks at no clock, which most items
+// are too short for.
+func (g *gauge) begin(ctx context.Context) (int64, error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if err := g.tell(ctx, 0); err != nil {
+		return 0, err
+	}
+	g.granted = g.slice
+	if g.limit > 0 {
+		g.granted = min(g.slice, g.limit)
+	}
+	return g.granted, nil
+}
+
 // refill looks at the guest when its fuel is used up, left being negative then,
 // and returns its next slice.
 func (g *gauge) refill(ctx context.Context, left int64) (int64, error) {
+	now := time.Now()
 	if !g.since.IsZero() {
-		now := time.Now()
-		// Guests cannot be interrupted. Whoever waits for the processor gets it
-		// here, not least the timer of the deadline.
-		goruntime.Gosched()
-		switch took := now.Sub(g.since); {
-		case took < sliceTime/2:
-			g.slice = min(2*g.slice, g.pace.most)
-		case took > 2*sliceTime:
-			g.slice = max(g.slice/4, g.pace.least)
-		}
+		g.adapt(now.Sub(g.since))
 	}
+	g.look(now)
+	// Guests cannot be interrupted. Whoever waits for the processor gets it here,
+	// not least the timer of the deadline.
+	g.yielded = now
+	goruntime.Gosched()
+	used := g.granted - left
+	if err := g.check(ctx, used, now); err != nil {
+		return 0, &abi.Stop{Cause: err}
+	}
+	g.lease.pass(ctx, g.ran, now)
 	if ctx.Err() != nil {
 		return 0, &abi.Stop{Cause: context.Cause(ctx)}
-	}
-	used := g.granted - left
-	if g.limit > 0 && used > g.limit {
-		return 0, &abi.Stop{Cause: g.exceeded()}
-	}
-	if err := g.tell(ctx, used); err != nil {
-		return 0, &abi.Stop{Cause: err}
 	}
 	next := g.slice
 	if g.limit > 0 {
@@ -100,7 +126,35 @@ func (g *gauge) refill(ctx context.Context, left int64) (int64, error) {
 	}
 	g.granted = used + next
 	g.since = time.Now()
+	g.looked = g.since
 	return next, nil
+}
+
+// check says why the guest, which has used so much, may not go on.
+func (g *gauge) check(ctx context.Context, used int64, now time.Time) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case g.limit > 0 && used > g.limit:
+		return g.exceeded()
+	case now.Sub(g.toldAt) < tellTime:
+		return nil
+	}
+	g.toldAt = now
+	g.lease.enterHost(true)
+	defer g.lease.leaveHost()
+	return g.tell(ctx, used)
+}
+
+// adapt makes the next slice as large as the last one should have been. It grows
+// slowly: what comes may take longer.
+func (g *gauge) adapt(took time.Duration) {
+	switch {
+	case took < sliceTime/2:
+		g.slice = min(2*g.slice, g.pace.most)
+	case took > 2*sliceTime:
+		g.slice = max(int64(float64(g.slice)*float64(sliceTime)/float64(took)), g.pace.least)
+	}
 }
 
 func (g *gauge) tell(ctx context.Context, used int64) error {
@@ -126,6 +180,65 @@ func (g *gauge) done(ctx context.Context, left int64) (used int64, err error) {
 
 func (g *gauge) exceeded() error {
 	return beacon.Errorf(beacon.FuelLimit, "module %s used more than %d units of fuel; raise it with --fuel or the provider's Fuel", g.name, g.limit)
+}
+
+// end gives back what the guest holds besides its fuel.
+func (g *gauge) end() { g.lease.end() }
+
+// look notes how long the guest has run.
+func (g *gauge) look(now time.Time) {
+	if !g.looked.IsZero() {
+		g.ran += now.Sub(g.looked)
+	}
+	g.looked = now
+}
+
+// lookEvery so many calls of the host's functions the clock is looked at.
+const lookEvery = 8
+
+// outside has a library's functions leave the guest's place in the lane to others
+// while they wait, and counts what they do as the guest's time.
+func outside(l abi.Library) abi.Library {
+	l.Functions = slices.Clone(l.Functions)
+	for n := range l.Functions {
+		f := &l.Functions[n]
+		call, waits := f.Call, f.Waits
+		f.Call = func(ctx context.Context, memory abi.Memory, stack []uint64) {
+			g, ok := abi.State[*gauge](ctx)
+			if ok {
+				g.calls++
+			}
+			if !ok || !g.lease.wanted && g.calls%lookEvery != 0 {
+				call(ctx, memory, stack)
+				return
+			}
+			g.visit(ctx, waits, func() { call(ctx, memory, stack) })
+		}
+	}
+	return l
+}
+
+// visit is a call of a function of the host's that is looked at.
+func (g *gauge) visit(ctx context.Context, waits bool, call func()) {
+	if waits {
+		g.look(time.Now())
+	}
+	g.lease.enterHost(waits)
+	call()
+	g.lease.leaveHost()
+	now := time.Now()
+	if waits {
+		g.looked = now
+	} else {
+		g.look(now)
+	}
+	if now.Sub(g.yielded) >= sliceTime {
+		g.yielded = now
+		goruntime.Gosched()
+	}
+	if g.lease.pass(ctx, g.ran, now) {
+		g.looked = time.Now()
+	}
 }
 
 // fuel is the function that guests call when their fuel is used up. There a

@@ -147,13 +147,12 @@ func (i *instance) begin(ctx context.Context, tenant string) {
 
 // refuel gives the guest its first fuel, which g watches.
 func (i *instance) refuel(ctx context.Context, g *gauge) error {
-	fuel, err := g.refill(ctx, 0)
+	fuel, err := g.begin(ctx)
 	if err != nil {
-		var stop *abi.Stop
-		if errors.As(err, &stop) {
-			return stop.Cause
-		}
 		return err
+	}
+	if i.memory != nil {
+		i.memory.lease = &g.lease
 	}
 	i.fuel.Set(uint64(fuel)) //nolint:gosec // not negative
 	return nil
@@ -226,6 +225,7 @@ type guestMemory struct {
 
 	ctx    context.Context //nolint:containedctx // of the item that it works on
 	budget *memoryBudget   // nil where nobody counts
+	lease  *lease          // of the guest
 	// covered is what the item has of the budget, grown how much of that it has
 	// taken as it grew.
 	covered, grown int64
@@ -241,7 +241,7 @@ func (m *guestMemory) begin(ctx context.Context) {
 // short reports whether the guest has wanted more memory than it could get.
 func (m *guestMemory) short() bool { return m != nil && (m.exceeded || m.starved) }
 
-func (m *guestMemory) rest() { m.ctx, m.budget = nil, nil }
+func (m *guestMemory) rest() { m.ctx, m.budget, m.lease = nil, nil, nil }
 
 // Grow is asked for the new size when the guest grows its memory.
 func (m *guestMemory) Grow(size int) bool {
@@ -250,7 +250,10 @@ func (m *guestMemory) Grow(size int) bool {
 		return false
 	}
 	if more := int64(size) - m.covered; m.budget != nil && more > 0 {
-		if !m.budget.grow(m.ctx, more) {
+		m.lease.enterHost(true)
+		ok := m.budget.grow(m.ctx, more)
+		m.lease.leaveHost()
+		if !ok {
 			m.starved = m.ctx.Err() == nil
 			return false
 		}

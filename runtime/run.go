@@ -43,6 +43,7 @@ type Module struct {
 	brokers  Brokers
 
 	engine   engine.Engine
+	lane     *lane
 	code     engine.Code
 	prepared *module.Prepared
 	data     []module.Segment // of prepared, while it may be kept
@@ -81,7 +82,7 @@ func (m *Module) build(ctx context.Context, binary []byte, cacheDir string) (err
 		}
 		return item.Count(ctx)
 	}
-	libraries := []abi.Library{hostfuncs.Interface().Library(), guestWASI.Library(), fuel()}
+	libraries := []abi.Library{outside(hostfuncs.Interface().Library()), outside(guestWASI.Library()), fuel()}
 	if m.code, err = m.engine.Compile(ctx, binary, libraries, cacheDir, m.hasLines); err != nil {
 		return errors.New(beacon.Excerpt(err.Error(), 500))
 	}
@@ -285,6 +286,7 @@ func (m *Module) work(ctx context.Context, job *beacon.Job, item *hostfuncs.Item
 		run, end = "_start", ""
 	}
 	gauge := m.gauge(job)
+	defer gauge.end()
 	call := callContext(ctx, item, process, gauge)
 	err = m.guarded(func() error {
 		i.begin(ctx, tenant)
@@ -350,6 +352,7 @@ func (m *Module) alone(ctx context.Context, item *hostfuncs.Item, process *wasi.
 	}
 	defer func() { m.note(i.close(ctx)) }()
 	gauge := m.gauge(nil)
+	defer gauge.end()
 	call := callContext(ctx, item, process, gauge)
 	return m.guarded(func() error {
 		i.begin(ctx, "")

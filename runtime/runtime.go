@@ -91,6 +91,7 @@ type Runtime struct {
 	registrar Registrar
 	engine    engine.Engine
 	memory    *memoryBudget
+	lane      *lane
 	budget    Budget
 	log       *slog.Logger
 }
@@ -111,7 +112,7 @@ func New(cfg Config) (*Runtime, error) {
 	}
 	return &Runtime{
 		cache: &cache{dir: cfg.CacheDir, own: cfg.CacheKey}, registrar: cfg.Registrar, engine: cfg.Engine,
-		memory: newMemoryBudget(cfg.Memory), budget: cfg.Budget, log: cmp.Or(cfg.Log, slog.Default()),
+		memory: newMemoryBudget(cfg.Memory), lane: newLane(), budget: cfg.Budget, log: cmp.Or(cfg.Log, slog.Default()),
 	}, nil
 }
 
@@ -210,6 +211,7 @@ func (r *Runtime) module(src Source) *Module {
 		budget:     r.budget,
 		log:        r.log,
 		engine:     r.engine,
+		lane:       r.lane,
 	}
 	m.args = []string{m.name}
 	if src.Binary != nil {

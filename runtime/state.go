@@ -45,6 +45,7 @@ func (m *Module) initialize(ctx context.Context, job *beacon.Job, i *instance, i
 		steps = steps[:1]
 	}
 	gauge := m.gauge(job)
+	defer gauge.end()
 	if err := i.refuel(ctx, gauge); err != nil {
 		return err
 	}
@@ -71,6 +72,7 @@ func (m *Module) initializes() bool {
 // warmUp does the module's warm-up item in an instance that is initialised.
 func (m *Module) warmUp(ctx context.Context, i *instance, item *hostfuncs.Item, process *wasi.Process, files *guestfs.FS) error {
 	gauge := m.gauge(nil)
+	defer gauge.end()
 	if err := i.refuel(ctx, gauge); err != nil {
 		return err
 	}

@@ -28,11 +28,25 @@ type Store struct {
 	path string
 	lock *os.File
 
-	mu      sync.Mutex
+	mu      sync.Mutex // held for no call of the system: one tenant's disk is not to stop another
 	open    int
-	tenants map[string]int // directories of items, by the folder that they are in
-	apart   bool           // the default tenant has a folder of its own, too
-	free    []string       // empty directories of the default tenant that are kept for its next items
+	folders map[string]*folder // by path
+	unused  int                // folders without users
+	free    int                // directories in all folder.free
+	apart   bool               // the default tenant has a folder of its own, too
+}
+
+// A folder holds the directories of a tenant's items. That of the default tenant
+// is the store's own, unless it is apart.
+type folder struct {
+	path string
+	// making is held while the folder is made or removed, made is true between.
+	making sync.Mutex
+	made   bool
+
+	// Guarded by the store's mu:
+	users int      // directories in it, and who holds it
+	free  []string // empty directories that are kept for the next items
 }
 
 // Open prepares a store under folder, which is created if need be, and removes
@@ -149,8 +163,7 @@ func (s *Store) Close() error {
 type Dir struct {
 	*os.Root
 	store  *Store
-	folder string // of the tenant
-	home   bool   // it is the default tenant's
+	folder *folder // of the tenant
 }
 
 // Separate gives the default tenant a folder of its own, too. It comes before the
@@ -164,17 +177,12 @@ func (s *Store) Separate() {
 // Folder returns the folder that the directories of a tenant's items are made in,
 // after Separate with no other tenant's. It stays until release is called.
 func (s *Store) Folder(tenant string) (path string, release func() error, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d, err := s.enter(tenant)
+	f, err := s.enter(tenant)
 	if err != nil {
 		return "", nil, err
 	}
-	return d.folder, func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.tenants[d.folder]--
-		if err := d.leave(); !errors.Is(err, fs.ErrNotExist) { // the store may be closed
+	return f.path, func() error {
+		if err := s.leave(f); !errors.Is(err, fs.ErrNotExist) { // the store may be closed
 			return err
 		}
 		return nil
@@ -182,20 +190,86 @@ func (s *Store) Folder(tenant string) (path string, release func() error, err er
 }
 
 // enter makes sure that the tenant's folder is there, and counts one more user of
-// it; mu is held.
-func (s *Store) enter(tenant string) (*Dir, error) {
-	d := &Dir{store: s, folder: s.path, home: tenant == beacon.DefaultTenant}
-	if !d.home || s.apart {
-		d.folder = filepath.Join(s.path, digest(tenant))
-		if err := os.Mkdir(d.folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("create the tenant's directory: %w", hostless(err))
+// it.
+func (s *Store) enter(tenant string) (*folder, error) {
+	s.mu.Lock()
+	path := s.path
+	if tenant != beacon.DefaultTenant || s.apart {
+		path = filepath.Join(s.path, digest(tenant))
+	}
+	f := s.folders[path]
+	switch {
+	case f == nil:
+		f = &folder{path: path, made: path == s.path}
+		if s.folders == nil {
+			s.folders = map[string]*folder{}
 		}
+		s.folders[path] = f
+	case f.users == 0:
+		s.unused--
 	}
-	if s.tenants == nil {
-		s.tenants = map[string]int{}
+	f.users++
+	s.mu.Unlock()
+
+	f.making.Lock()
+	var err error
+	if !f.made {
+		if err = os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+		f.made = err == nil
 	}
-	s.tenants[d.folder]++
-	return d, nil
+	f.making.Unlock()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create the tenant's directory: %w", hostless(err)), s.leave(f))
+	}
+	return f, nil
+}
+
+// maxUnused is how many folders without items are kept: to make one is most of
+// what an item without files costs.
+const maxUnused = 64
+
+// leave ends what enter began. Where there are many folders without items, one
+// goes after its last item.
+func (s *Store) leave(f *folder) error {
+	s.mu.Lock()
+	if f.users--; f.users > 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	s.unused++
+	stays := f.path == s.path || s.unused <= maxUnused
+	s.mu.Unlock()
+	if stays {
+		return nil
+	}
+	f.making.Lock()
+	defer f.making.Unlock()
+	s.mu.Lock()
+	if f.users > 0 || s.folders[f.path] != f { // somebody has come, or was quicker
+		s.mu.Unlock()
+		return nil
+	}
+	free := f.free
+	s.free -= len(free)
+	f.free = nil
+	s.mu.Unlock()
+	var errs []error
+	if f.made { // who comes now makes it again, when this is done
+		f.made = false
+		errs = append(errs, hostless(os.Remove(f.path)))
+	}
+	for _, path := range free {
+		errs = append(errs, hostless(os.Remove(path)))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.users == 0 {
+		s.unused--
+		delete(s.folders, f.path)
+	}
+	return errors.Join(errs...)
 }
 
 // Create makes an empty directory for a work item. Its name has nothing of the
@@ -205,14 +279,13 @@ func (s *Store) Create() (*Dir, error) { return s.CreateFor(beacon.DefaultTenant
 // CreateFor makes a directory for an item of a tenant, below one that has no
 // other tenant's.
 func (s *Store) CreateFor(tenant string) (*Dir, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d, err := s.enter(tenant)
+	f, err := s.enter(tenant)
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(d.folder, random())
-	if !d.home || !s.reuse(path) {
+	d := &Dir{store: s, folder: f}
+	path := filepath.Join(f.path, random())
+	if !s.reuse(f, path) {
 		err = os.Mkdir(path, 0o700)
 	}
 	if err == nil {
@@ -221,37 +294,25 @@ func (s *Store) CreateFor(tenant string) (*Dir, error) {
 		}
 	}
 	if err != nil {
-		s.tenants[d.folder]--
-		return nil, errors.Join(fmt.Errorf("create the item's directory: %w", spaceless(hostless(err))), d.leave())
+		return nil, errors.Join(fmt.Errorf("create the item's directory: %w", spaceless(hostless(err))), s.leave(f))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.open++
 	return d, nil
 }
 
-// leave removes the tenant's folder after its last item; the store's mu is held.
-func (d *Dir) leave() error {
-	if d.folder == d.store.path || d.store.tenants[d.folder] > 0 {
-		return nil
-	}
-	delete(d.store.tenants, d.folder)
-	return hostless(os.Remove(d.folder))
-}
-
 // Close removes the directory and all that is in it.
 func (d *Dir) Close() error {
-	pristine := d.home && untouched(d.Root)
+	pristine := untouched(d.Root)
 	err := d.Root.Close()
 	if !pristine || !d.recycle() {
 		err = errors.Join(err, remove(d.Name()))
 	}
 	d.store.mu.Lock()
-	defer d.store.mu.Unlock()
 	d.store.open--
-	d.store.tenants[d.folder]--
-	if err == nil {
-		err = d.leave()
-	}
-	if err != nil {
+	d.store.mu.Unlock()
+	if err = errors.Join(err, d.store.leave(d.folder)); err != nil {
 		return fmt.Errorf("remove the item's directory: %w", err)
 	}
 	return nil
@@ -259,39 +320,56 @@ func (d *Dir) Close() error {
 
 // To make a directory is most of what an item without files costs, on file
 // systems that look for an inode that was not used lately. So some that are as
-// they were made are kept. They get another name when an item ends and when the
-// next begins: what somebody remembers of the item leads nowhere.
+// they were made are kept, for items of the same tenant. They get another name
+// when an item ends and when the next begins: what somebody remembers of the item
+// leads nowhere.
 const (
 	freePrefix = "free-"
-	maxFree    = 16
+	maxFree    = 16  // of a tenant
+	maxFreeAll = 256 // of all
 )
 
 // recycle keeps a directory that is untouched, if there is room for it.
 func (d *Dir) recycle() bool {
-	s := d.store
+	s, f := d.store, d.folder
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.free) >= maxFree || s.apart && d.folder == s.path {
+	room := len(f.free) < maxFree && s.free < maxFreeAll
+	if room {
+		s.free++
+	}
+	s.mu.Unlock()
+	if !room {
 		return false
 	}
 	free := filepath.Join(s.path, freePrefix+random())
-	if os.Rename(d.Name(), free) != nil {
+	err := os.Rename(d.Name(), free)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.free--
 		return false
 	}
-	s.free = append(s.free, free)
+	f.free = append(f.free, free)
 	return true
 }
 
-// reuse gives a directory that was kept its new name; mu is held.
-func (s *Store) reuse(path string) bool {
-	for len(s.free) > 0 {
-		free := s.free[len(s.free)-1]
-		s.free = s.free[:len(s.free)-1]
+// reuse gives a directory that was kept its new name.
+func (s *Store) reuse(f *folder, path string) bool {
+	for {
+		s.mu.Lock()
+		n := len(f.free)
+		if n == 0 {
+			s.mu.Unlock()
+			return false
+		}
+		free := f.free[n-1]
+		f.free = f.free[:n-1]
+		s.free--
+		s.mu.Unlock()
 		if os.Rename(free, path) == nil {
 			return true
 		}
 	}
-	return false
 }
 
 // remove removes a directory, if it is there, and all that providers left in

@@ -16,6 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -494,7 +495,6 @@ func TestS3Folders(t *testing.T) {
 		}
 		folders = append(folders, folder)
 		require.NoError(t, release())
-		require.NoDirExists(t, folder)
 	}
 	require.Equal(t, filepath.Dir(folders[0]), filepath.Dir(folders[1]))
 	require.NotEqual(t, folders[0], folders[1])
@@ -502,4 +502,50 @@ func TestS3Folders(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	require.NoError(t, release(), "the store may be closed before")
+}
+
+// Each tenant has its own reused directories, and of many tenants that come once
+// little is left.
+func TestDirectoriesOfTenants(t *testing.T) {
+	s, err := staging.Open(t.TempDir())
+	require.NoError(t, err)
+	use := func(tenant string) (folder string, info os.FileInfo) {
+		d, err := s.CreateFor(tenant)
+		require.NoError(t, err)
+		info, err = os.Stat(d.Name())
+		require.NoError(t, err)
+		require.NoError(t, d.Close())
+		require.NoDirExists(t, d.Name())
+		return filepath.Dir(d.Name()), info
+	}
+	one, first := use("one")
+	other, second := use("other")
+	require.NotEqual(t, one, other)
+	if os.PathSeparator == '/' {
+		require.False(t, os.SameFile(first, second), "nobody gets what was another tenant's")
+		_, again := use("one")
+		require.True(t, os.SameFile(first, again))
+	}
+	var work sync.WaitGroup
+	for n := range 4 {
+		work.Go(func() {
+			for i := range 300 {
+				d, err := s.CreateFor(fmt.Sprint("tenant ", i%(100+n)))
+				if !assert.NoError(t, err) {
+					return
+				}
+				assert.NoError(t, d.WriteFile("f", nil, 0o600))
+				assert.NoError(t, d.Close())
+			}
+		})
+	}
+	work.Wait()
+	for i := range 300 {
+		use(fmt.Sprint("tenant ", i))
+	}
+	left, err := os.ReadDir(filepath.Dir(one))
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(left), 64+256)
+	require.NoError(t, s.Close())
+	require.NoDirExists(t, filepath.Dir(one))
 }

@@ -50,6 +50,8 @@ type Native struct {
 	Params, Results []ValueType
 	// Memory is true when Call wants the memory of the guest that called.
 	Memory bool
+	// Waits is true when Call may wait for something else than the processor.
+	Waits bool
 	// Call takes its parameters from the stack and leaves its result there. When
 	// it panics with an error, the guest ends.
 	Call func(ctx context.Context, memory Memory, stack []uint64)
@@ -130,7 +132,9 @@ type Function[S any] struct {
 	Params []Param
 	// NoResult is for the few functions that return nothing.
 	NoResult bool
-	Func     func(S, *Call) Errno
+	// Waits is for those that may wait for something else than the processor.
+	Waits bool
+	Func  func(S, *Call) Errno
 }
 
 // An Interface is a set of host functions under one import name.
@@ -351,7 +355,7 @@ func (x Interface[S]) Library() Library {
 		}
 		params, results := f.types()
 		library.Functions = append(library.Functions, Native{
-			Name: f.Name, Params: params, Results: results, Memory: f.usesMemory(), Call: x.adapter(f, pool),
+			Name: f.Name, Params: params, Results: results, Memory: f.usesMemory(), Waits: f.Waits, Call: x.adapter(f, pool),
 		})
 	}
 	return library

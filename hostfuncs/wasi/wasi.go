@@ -69,7 +69,7 @@ func Interface() abi.Interface[*Process] {
 
 			{Name: "clock_res_get", Params: params(i32, u64), Func: clockResGet},
 			{Name: "clock_time_get", Params: params(i32, i64, u64), Func: clock.timeGet},
-			{Name: "poll_oneoff", Params: params(abi.Pointer, abi.Pointer, i32, u32), Func: clock.pollOneoff},
+			{Name: "poll_oneoff", Params: params(abi.Pointer, abi.Pointer, i32, u32), Waits: true, Func: clock.pollOneoff},
 			{Name: "sched_yield", Func: schedYield},
 			{Name: "random_get", Params: params(abi.Pointer, i32), Func: randomGet},
 			{Name: "proc_exit", Params: params(i32), NoResult: true, Func: procExit},
