@@ -31,6 +31,7 @@ const (
 
 func main() {
 	sandbox.Main()
+	forgetProgram()
 	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 

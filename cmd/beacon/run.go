@@ -222,6 +222,10 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	return nil
 }
 
+// settleTime is from the first registration until what a worker does for the first
+// time, and most of that only once, is done.
+const settleTime = time.Second
+
 func (o *runOptions) run(ctx context.Context) (err error) {
 	switch {
 	case len(o.file.Providers) == 0:
@@ -566,6 +570,12 @@ func (o *runOptions) serve(ctx context.Context, server string, cfg session.Confi
 	}()
 	abort, release := second()
 	defer release()
+	var settled *time.Timer
+	defer func() {
+		if settled != nil {
+			settled.Stop()
+		}
+	}()
 	err = worker.Run(ctx, dial, execute, worker.Config{
 		Abort:             abort,
 		MaxConcurrent:     o.maxConcurrent + o.waiting,
@@ -583,6 +593,7 @@ func (o *runOptions) serve(ctx context.Context, server string, cfg session.Confi
 			if registered.CompareAndSwap(false, true) {
 				ready()
 				goruntime.GC() // what loading took is not needed any more
+				settled = time.AfterFunc(settleTime, forgetProgram)
 			}
 		},
 		OnLost: func(err error) {

@@ -36,7 +36,7 @@ func BenchmarkStart(b *testing.B) {
 		require.NoError(b, cmd.Start())
 		require.NoError(b, c.Until(b.Context(), c.Connected))
 		b.StopTimer()
-		time.Sleep(time.Second) // what it does at its start comes to rest
+		time.Sleep(2 * settleTime) // what it does at its start comes to rest
 		resident += status(b, cmd.Process.Pid, "VmRSS")
 		mapped += status(b, cmd.Process.Pid, "RssFile")
 		require.NoError(b, cmd.Process.Signal(syscall.SIGTERM))
