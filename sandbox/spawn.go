@@ -18,6 +18,7 @@ func newSpawner() *spawner {
 	s := &spawner{work: make(chan func())}
 	s.done.Go(func() {
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		for f := range s.work {
 			f()
 		}

@@ -284,22 +284,31 @@ func (s *Store) CreateFor(tenant string) (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{store: s, folder: f}
-	path := filepath.Join(f.path, random())
-	if !s.reuse(f, path) {
-		err = os.Mkdir(path, 0o700)
-	}
-	if err == nil {
-		if d.Root, err = os.OpenRoot(path); err != nil {
-			err = errors.Join(err, os.Remove(path))
-		}
-	}
-	if err != nil {
+	if d.Root, err = s.directory(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("create the item's directory: %w", spaceless(hostless(err))), s.leave(f))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open++
 	return d, nil
+}
+
+// directory opens one that was kept, or makes one.
+func (s *Store) directory(f *folder) (*os.Root, error) {
+	for path := s.reuse(f); path != ""; path = s.reuse(f) {
+		if root, err := os.OpenRoot(path); err == nil {
+			return root, nil
+		} // somebody has moved it away
+	}
+	path := filepath.Join(f.path, random())
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	return root, nil
 }
 
 // Close removes the directory and all that is in it.
@@ -321,8 +330,8 @@ func (d *Dir) Close() error {
 // To make a directory is most of what an item without files costs, on file
 // systems that look for an inode that was not used lately. So some that are as
 // they were made are kept, for items of the same tenant. They get another name
-// when an item ends and when the next begins: what somebody remembers of the item
-// leads nowhere.
+// when an item ends, outside of the tenant's folder if it has one, and so again when
+// the next begins: what somebody remembers of the item leads nowhere.
 const (
 	freePrefix = "free-"
 	maxFree    = 16  // of a tenant
@@ -341,8 +350,11 @@ func (d *Dir) recycle() bool {
 	if !room {
 		return false
 	}
-	free := filepath.Join(s.path, freePrefix+random())
-	err := os.Rename(d.Name(), free)
+	free := filepath.Join(s.path, random())
+	if f.path != s.path {
+		free = filepath.Join(s.path, freePrefix+random())
+	}
+	err := rename(d.Name(), free)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -353,21 +365,25 @@ func (d *Dir) recycle() bool {
 	return true
 }
 
-// reuse gives a directory that was kept its new name.
-func (s *Store) reuse(f *folder, path string) bool {
+// reuse takes one of the directories that were kept, "" if there is none.
+func (s *Store) reuse(f *folder) string {
 	for {
 		s.mu.Lock()
 		n := len(f.free)
 		if n == 0 {
 			s.mu.Unlock()
-			return false
+			return ""
 		}
 		free := f.free[n-1]
 		f.free = f.free[:n-1]
 		s.free--
 		s.mu.Unlock()
-		if os.Rename(free, path) == nil {
-			return true
+		if f.path == s.path {
+			return free
+		}
+		path := filepath.Join(f.path, random())
+		if rename(free, path) == nil {
+			return path
 		}
 	}
 }

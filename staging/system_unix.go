@@ -34,6 +34,9 @@ func release(f *os.File) error {
 	return errors.Join(err, f.Close())
 }
 
+// rename is os.Rename for a name that nobody has: that looks first.
+func rename(from, to string) error { return unix.Rename(from, to) }
+
 func links(info fs.FileInfo) uint64 {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		return uint64(stat.Nlink) //nolint:unconvert // its type differs between systems

@@ -33,6 +33,8 @@ func release(f *os.File) error {
 
 // links is 1: a link count takes another system call, and guests cannot make
 // hard links.
+func rename(from, to string) error { return os.Rename(from, to) }
+
 func links(fs.FileInfo) uint64 { return 1 }
 
 // detach makes an open file one that can be renamed: an open file keeps its

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,17 +26,17 @@ type processes struct {
 	log   *slog.Logger
 	mark  string // of this worker; "" where there is no /proc
 
-	mu      sync.Mutex
-	started bool
-	number  uint64
-	running map[uint64]*life
-	groups  map[int]bool      // whose first process has ended, not yet all others
-	strays  map[int]time.Time // dead children that nobody may have started, and since when
-	age     time.Duration     // of those that are ours
-	calls   chan func()       // to the thread that starts commands
-	wake    chan struct{}     // something may be to be done
-	ended   chan struct{}     // closed by stop
-	threads sync.WaitGroup
+	mu       sync.Mutex
+	started  bool
+	active   bool // between start and stop, of an owner
+	number   uint64
+	running  map[uint64]*life
+	groups   map[int]bool      // whose first process has ended, not yet all others
+	strays   map[int]time.Time // dead children that nobody may have started, and since when
+	age      time.Duration     // of those that are ours
+	wake     chan struct{}     // something may be to be done
+	ended    chan struct{}     // closed by stop
+	watching sync.WaitGroup
 }
 
 // A life is that of one command.
@@ -77,22 +76,13 @@ func (p *processes) begin(cmd *exec.Cmd) *life {
 // launch starts a command.
 func (p *processes) launch(l *life, cmd *exec.Cmd) error {
 	p.mu.Lock()
-	calls := p.calls
-	p.mu.Unlock()
-	var err error
-	if calls == nil {
-		err = cmd.Start()
-	} else {
-		// The signal comes at the death of the thread that started the process,
-		// so that has to be one that lives as long as we do.
+	if p.active {
+		// The signal comes at the death of the thread that starts the process. Threads
+		// of a Go program live as long as it does, see Config.Owner.
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-		done := make(chan struct{})
-		calls <- func() {
-			defer close(done)
-			err = cmd.Start()
-		}
-		<-done
 	}
+	p.mu.Unlock()
+	err := cmd.Start()
 	if err == nil {
 		p.mu.Lock()
 		l.pid = cmd.Process.Pid
@@ -107,7 +97,7 @@ func (p *processes) end(l *life) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.running, l.number)
-	if p.calls == nil || l.pid == 0 {
+	if !p.active || l.pid == 0 {
 		return
 	}
 	if !reapGroup(l.pid) {
@@ -135,31 +125,23 @@ func (p *processes) start() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become the parent of orphans: %w", err)
 	}
-	p.calls, p.wake, p.ended = make(chan func()), make(chan struct{}, 1), make(chan struct{})
-	calls, wake, ended := p.calls, p.wake, p.ended
-	p.threads.Go(func() {
-		goruntime.LockOSThread()
-		defer goruntime.UnlockOSThread()
-		for call := range calls {
-			call()
-		}
-	})
-	p.threads.Go(func() { p.watch(wake, ended) })
+	p.active, p.wake, p.ended = true, make(chan struct{}, 1), make(chan struct{})
+	wake, ended := p.wake, p.ended
+	p.watching.Go(func() { p.watch(wake, ended) })
 	return nil
 }
 
 // stop ends everything; no command runs any more.
 func (p *processes) stop() {
 	p.mu.Lock()
-	calls, ended := p.calls, p.ended
-	p.calls, p.started = nil, false
+	active, ended := p.active, p.ended
+	p.active, p.started = false, false
 	p.mu.Unlock()
-	if calls == nil {
+	if !active {
 		return
 	}
-	close(calls)
 	close(ended)
-	p.threads.Wait()
+	p.watching.Wait()
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) // it could be set, so it can be unset
 }
 
@@ -168,7 +150,7 @@ const (
 	// watchRest is the least time between two looks, and watchShare the share of
 	// the time that looking may take.
 	watchRest  = 100 * time.Millisecond
-	watchShare = 20
+	watchShare = 50
 	// watchAgain is the wait for what is dying.
 	watchAgain = 10 * time.Millisecond
 	// strayAge is from when on a dead child that nobody waits for is ours.

@@ -63,7 +63,9 @@ type Config struct {
 	// Owner is set by a program whose only children are those that it waits for
 	// itself: then orphans of commands become its children (a subreaper of
 	// Linux), and it ends and reaps those that tried to get away. Commands also
-	// end with the program, even if it is killed.
+	// end with the program, even if it is killed. In such a program no goroutine may
+	// end while it is locked to its thread (runtime.LockOSThread): the commands that were
+	// started by that thread would be killed with it.
 	Owner bool `json:"-"`
 	// Log defaults to slog.Default.
 	Log *slog.Logger `json:"-"`
