@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -372,27 +373,31 @@ func fetch(item *guest.Item) error {
 }
 
 func many(item *guest.Item) error {
-	var pending []*guest.Pending
+	var pending []guest.Waiter
+	var names []string
 	for _, name := range []string{"/a", "/b", "/c"} {
 		p, err := item.Send(guest.Request{URL: item.Text("URL") + name})
 		if err != nil {
 			return err
 		}
-		pending = append(pending, p)
+		pending, names = append(pending, p), append(names, name)
 	}
-	all := ""
-	for _, p := range pending {
-		res, err := p.Response()
+	bodies := map[string]string{}
+	for len(pending) > 0 {
+		next, err := item.WaitAny(-1, pending...) // whichever comes first
 		if err != nil {
 			return err
 		}
-		text, err := res.Text()
+		res, err := pending[next].(*guest.Pending).Response()
 		if err != nil {
 			return err
 		}
-		all += text + "\n"
+		if bodies[names[next]], err = res.Text(); err != nil {
+			return err
+		}
+		pending, names = slices.Delete(pending, next, next+1), slices.Delete(names, next, next+1)
 	}
-	item.Result(all)
+	item.Result(bodies["/a"] + "\n" + bodies["/b"] + "\n" + bodies["/c"] + "\n")
 	return nil
 }
 

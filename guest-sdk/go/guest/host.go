@@ -63,10 +63,16 @@ type Host interface {
 	Send(r *Request, description JSON) (Exchange, error)
 	// Begin starts a call in the same way.
 	Begin(c *Call, description JSON) (Invocation, error)
+	// WaitAny waits until one of the exchanges and invocations can go on; see
+	// [Item.WaitAny]. A negative timeout has no end.
+	WaitAny(timeout time.Duration, of []Handle) (index int, err error)
 	HasSecret(name string) bool
 	// Dir is the item's directory, without a slash at its end.
 	Dir() string
 }
+
+// A Handle is an [Exchange] or an [Invocation].
+type Handle interface{ Close() error }
 
 // An Errno is an error number of beacon_v1.
 type Errno int32

@@ -2,10 +2,16 @@
 
 package guest
 
-import "unsafe"
+import (
+	"time"
+	"unsafe"
+)
 
 //go:wasmimport beacon_v1 last_error
 func importLastError(buf unsafe.Pointer, size uint32, length unsafe.Pointer) uint32
+
+//go:wasmimport beacon_v1 handle_wait
+func importHandleWait(handles unsafe.Pointer, size uint32, milliseconds int64, index unsafe.Pointer) uint32
 
 //go:wasmimport beacon_v1 handle_close
 func importHandleClose(handle uint32) uint32
@@ -84,6 +90,20 @@ func (o *open) use() uint32 {
 		return ^uint32(0)
 	}
 	return o.handle
+}
+
+func (imports) WaitAny(timeout time.Duration, of []Handle) (int, error) {
+	handles := make([]uint32, len(of)+1) // one more, so that there is a first
+	for i, h := range of {
+		handles[i] = h.(interface{ use() uint32 }).use()
+	}
+	ms := int64(-1)
+	if timeout >= 0 {
+		ms = int64((timeout + time.Millisecond - 1) / time.Millisecond)
+	}
+	var index uint32
+	err := refusal(importHandleWait(unsafe.Pointer(&handles[0]), uint32(len(of)*4), ms, unsafe.Pointer(&index)))
+	return int(index), err
 }
 
 type exchange struct{ open }

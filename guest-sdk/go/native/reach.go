@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"reflect"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ultravisor/beacon/guest-sdk/go/guest"
 )
@@ -85,7 +87,47 @@ func (h *Host) Send(r *guest.Request, description guest.JSON) (guest.Exchange, e
 	return x, nil
 }
 
+// WaitAny waits for responses. A call has ended when it has begun, and a body is as
+// good as there once its response is.
+func (h *Host) WaitAny(timeout time.Duration, of []guest.Handle) (int, error) {
+	ended := make(chan struct{})
+	close(ended)
+	cases := make([]reflect.SelectCase, len(of), len(of)+1)
+	for i, handle := range of {
+		var ready <-chan struct{}
+		switch handle := handle.(type) {
+		case *exchange:
+			if handle.closed {
+				return 0, guest.Errno(9)
+			}
+			ready = handle.answered
+		case *invocation:
+			if handle.closed {
+				return 0, guest.Errno(9)
+			}
+			ready = ended
+		}
+		cases[i] = reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ready)}
+	}
+	for i := range cases { // the first that is ready counts, and not any
+		if chosen, _, _ := reflect.Select([]reflect.SelectCase{cases[i], {Dir: reflect.SelectDefault}}); chosen == 0 {
+			return i, nil
+		}
+	}
+	if timeout >= 0 {
+		timer := time.NewTimer(timeout)
+		defer timer.Stop()
+		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(timer.C)})
+	}
+	if len(cases) == 0 {
+		return 0, errors.New("nothing to wait for, and without an end")
+	}
+	chosen, _, _ := reflect.Select(cases)
+	return chosen, nil
+}
+
 type exchange struct {
+	closed   bool
 	body     *io.PipeWriter
 	task     sync.WaitGroup
 	answered chan struct{}
@@ -138,6 +180,7 @@ func (x *exchange) Read(b []byte) (int, error) {
 }
 
 func (x *exchange) Close() error {
+	x.closed = true
 	if x.body != nil {
 		_ = x.body.CloseWithError(errors.New("the request was given up")) // which cannot fail
 	}
@@ -181,13 +224,18 @@ func (h *Host) Begin(c *guest.Call, _ guest.JSON) (guest.Invocation, error) {
 }
 
 type invocation struct {
+	closed  bool
 	result  []byte
 	failure *reached // nil when the callee ended well
 }
 
 func (*invocation) Progress() (guest.JSON, bool, error) { return "", false, nil }
-func (*invocation) Close() error                        { return nil }
 func (i *invocation) Result() (guest.JSON, error)       { return guest.JSON(i.result), nil }
+
+func (i *invocation) Close() error {
+	i.closed = true
+	return nil
+}
 
 func (i *invocation) Wait() error {
 	if i.failure != nil {

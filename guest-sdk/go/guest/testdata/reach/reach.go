@@ -4,6 +4,7 @@ package reach
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,7 +64,7 @@ func fetch(item *guest.Item) error {
 }
 
 func many(item *guest.Item) error {
-	var pending []*guest.Pending
+	var pending []guest.Waiter
 	for _, name := range []string{"/a", "/b", "/c"} {
 		p, err := item.Send(guest.Request{URL: item.Text("URL") + name})
 		if err != nil {
@@ -71,19 +72,34 @@ func many(item *guest.Item) error {
 		}
 		pending = append(pending, p)
 	}
-	all := ""
-	for _, p := range pending {
-		res, err := p.Response()
+	var all []string
+	for len(pending) > 0 {
+		next, err := item.WaitAny(time.Hour, pending...) // whichever comes first
 		if err != nil {
 			return err
 		}
-		text, err := res.Text()
+		response, err := pending[next].(*guest.Pending).Response()
 		if err != nil {
 			return err
 		}
-		all += text
+		if next, err := item.WaitAny(-1, response); next != 0 || err != nil {
+			return errors.Join(errors.New("a response that is there has no body"), err)
+		}
+		text, err := response.Text()
+		if err != nil {
+			return err
+		}
+		if _, err := item.WaitAny(0, response); err == nil {
+			return errors.New("it waited for what was closed")
+		}
+		all = append(all, text)
+		pending = slices.Delete(pending, next, next+1)
 	}
-	item.Result(all)
+	if next, err := item.WaitAny(time.Millisecond); next != -1 || err != nil {
+		return errors.Join(errors.New("it waited for something, which there was not"), err)
+	}
+	slices.Sort(all)
+	item.Result(strings.Join(all, ""))
 	return nil
 }
 
