@@ -5,7 +5,7 @@
 //
 // prints the table. Languages whose compiler is missing are skipped, unless
 // BEACON_REQUIRE_TOOLS=1; BEACON_CONFORMANCE_STREAM is the size in bytes of the
-// file that is streamed, by default 1 MiB.
+// file that is streamed, by default 64 MiB.
 package conformance_test
 
 import (
@@ -42,6 +42,7 @@ type conformanceCase struct {
 	action   string
 	settings map[string]any
 	source   []byte // nil is none
+	stream   *large // the source, and what the output file must be
 	output   bool   // whether an output file is expected
 	granted  bool   // whether the broker is there
 	timeout  time.Duration
@@ -60,18 +61,19 @@ type outcome struct {
 	log      []string       // in want, nil is any
 	progress []beacon.Progress
 	file     string // the output file
+	memory   int64  // the most that the guest had, in bytes
 }
 
 var errCancelled = errors.New("somebody lost interest")
 
-// large is a text of ten million bytes, with something in it that takes escaping.
-var large = strings.Repeat("0123456789abcdefgh\n\u00e9\"\\\u20ac", 10_000_000/26+1)
+// long is a text of ten million bytes, with something in it that takes escaping.
+var long = strings.Repeat("0123456789abcdefgh\n\u00e9\"\\\u20ac", 10_000_000/26+1)
 
 func streamSize(t *testing.T) int64 {
 	t.Helper()
 	text := os.Getenv("BEACON_CONFORMANCE_STREAM")
 	if text == "" {
-		return 1<<20 + 321
+		return 64<<20 + 321
 	}
 	size, err := strconv.ParseInt(text, 10, 64)
 	require.NoError(t, err, "BEACON_CONFORMANCE_STREAM")
@@ -111,7 +113,7 @@ func cases(t *testing.T) []conformanceCase {
 		{name: "text with a zero", action: "Echo", settings: map[string]any{"Text": "a\x00b"}, want: outcome{outputs: echo(map[string]any{"Result": "a\x00b", "Size": 3.0})}},
 		{name: "text that is JSON", action: "Echo", settings: map[string]any{"Text": map[string]any{"a": []any{1, true}}},
 			want: outcome{outputs: echo(map[string]any{"Result": `{"a":[1,true]}`, "Size": 14.0})}},
-		{name: "10 MB setting", action: "Echo", settings: map[string]any{"Text": large}, want: outcome{outputs: echo(map[string]any{"Result": large, "Size": float64(len(large))})}},
+		{name: "10 MB setting", action: "Echo", settings: map[string]any{"Text": long}, want: outcome{outputs: echo(map[string]any{"Result": long, "Size": float64(len(long))})}},
 		{name: "no settings", action: "Echo", want: outcome{code: beacon.Failed, message: "setting Text is missing: what to say"}},
 		{name: "empty setting", action: "Echo", settings: map[string]any{"Text": ""}, want: outcome{code: beacon.Failed, message: "setting Text is missing: what to say"}},
 		{name: "no option", action: "Echo", settings: map[string]any{"Text": "x", "Choice": "blue"},
@@ -137,8 +139,7 @@ func cases(t *testing.T) []conformanceCase {
 	}
 	slices.SortStableFunc(list[13:], func(a, b conformanceCase) int { return strings.Compare(a.name, b.name) })
 
-	size := streamSize(t)
-	stream := pattern(size)
+	stream := newLarge(t, streamSize(t))
 	lines := slices.Concat([]string{"debug: fine", "first", "second", "warning: careful: \"é\" 😀"}, slices.Repeat([]string{"0123456789"}, 10_000), []string{"the end"})
 	list = append(list,
 		// The item and what it reports.
@@ -175,10 +176,12 @@ func cases(t *testing.T) []conformanceCase {
 		}},
 
 		// Files.
-		conformanceCase{name: "streams", action: "Copy", source: stream, output: true, want: outcome{
-			outputs: map[string]any{"Bytes": float64(size), "Size": float64(size), "Hash": float64(hash(stream))}, file: string(stream),
+		conformanceCase{name: "streams", action: "Copy", stream: stream, output: true, want: outcome{
+			outputs: map[string]any{"Bytes": float64(stream.size), "Size": float64(stream.size), "Hash": float64(stream.hash)},
 		}, check: func(t *testing.T, got outcome) {
 			require.Equal(t, beacon.Progress{Percent: 100, HasPercent: true, Message: "copying"}, got.progress[len(got.progress)-1])
+			t.Logf("%d MiB in and out with %.1f MiB of memory", stream.size>>20, float64(got.memory)/(1<<20))
+			require.LessOrEqual(t, got.memory, int64(streamMemory), "bytes of memory, however large the file is")
 		}},
 		conformanceCase{name: "empty stream", action: "Copy", source: []byte{}, output: true, want: outcome{outputs: map[string]any{"Bytes": 0.0, "Size": 0.0, "Hash": 2166136261.0}}},
 		conformanceCase{name: "no source", action: "Copy", output: true, want: outcome{code: beacon.Failed, message: "the item has no source file: give it one (setting SourceURL, or --source)"}},
@@ -236,22 +239,66 @@ func cases(t *testing.T) []conformanceCase {
 	return list
 }
 
-// pattern is a file that does not repeat within a buffer.
-func pattern(size int64) []byte {
-	b := make([]byte, size)
-	for i := range b {
-		b[i] = byte(i>>16 ^ i>>8 ^ i*31)
-	}
-	return b
+// streamMemory is what a guest may take to read and write a file of any size.
+const streamMemory = 8 << 20
+
+// A large file does not repeat within a buffer. It is made once for all languages.
+type large struct {
+	path string
+	size int64
+	hash uint32 // the FNV-1a of every 1024th byte
 }
 
-// hash is the FNV-1a of every 1024th byte.
-func hash(b []byte) uint32 {
-	h := uint32(2166136261)
-	for i := 0; i < len(b); i += 1024 {
-		h = (h ^ uint32(b[i])) * 16777619
+func newLarge(t *testing.T, size int64) *large {
+	t.Helper()
+	l := &large{path: filepath.Join(t.TempDir(), "large"), size: size, hash: 2166136261}
+	f, err := os.Create(l.path)
+	require.NoError(t, err)
+	defer f.Close()
+	b := make([]byte, 1<<20)
+	for at := int64(0); at < size; at += int64(len(b)) {
+		b = b[:min(int64(len(b)), size-at)]
+		for i := range b {
+			n := at + int64(i)
+			b[i] = byte(n>>16 ^ n>>8 ^ n*31)
+		}
+		for i := 0; i < len(b); i += 1024 {
+			l.hash = (l.hash ^ uint32(b[i])) * 16777619
+		}
+		_, err = f.Write(b)
+		require.NoError(t, err)
 	}
-	return h
+	return l
+}
+
+func (l *large) copy(t *testing.T, path string) {
+	t.Helper()
+	from, err := os.Open(l.path)
+	require.NoError(t, err)
+	defer from.Close()
+	to, err := os.Create(path) //nolint:gosec // in the test's directory
+	require.NoError(t, err)
+	_, err = io.Copy(to, from)
+	require.NoError(t, err)
+	require.NoError(t, to.Close())
+}
+
+// same compares a file with it.
+func (l *large) same(t *testing.T, other io.Reader) {
+	t.Helper()
+	f, err := os.Open(l.path)
+	require.NoError(t, err)
+	defer f.Close()
+	a, b := make([]byte, 1<<20), make([]byte, 1<<20)
+	for at := int64(0); ; at += int64(len(a)) {
+		n, err := io.ReadFull(f, a)
+		m, otherErr := io.ReadFull(other, b)
+		require.True(t, n == m && bytes.Equal(a[:n], b[:m]), "the output file is another one, from somewhere behind byte %d on", at)
+		if err != nil {
+			require.Equal(t, err, otherErr)
+			return
+		}
+	}
 }
 
 func TestConformance(t *testing.T) {
@@ -407,6 +454,11 @@ func run(t *testing.T, module *wasmrt.Module, c conformanceCase) outcome {
 		job.Source, job.Sources = "in.txt", []string{"in.txt"}
 		require.NoError(t, root.WriteFile("in.txt", c.source, 0o600))
 	}
+	if c.stream != nil {
+		job.Source, job.Sources = "in.txt", []string{"in.txt"}
+		c.stream.copy(t, filepath.Join(dir, "in.txt"))
+	}
+	job.Account = beacon.NewAccount(nil)
 	if c.output {
 		job.Output, job.Outputs = "out.txt", []string{"out.txt"}
 	}
@@ -419,7 +471,13 @@ func run(t *testing.T, module *wasmrt.Module, c conformanceCase) outcome {
 	raw, err := json.Marshal(result.Outputs)
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(raw, &got.outputs))
-	if b, err := root.ReadFile("out.txt"); err == nil {
+	got.memory = job.Account.Statement().Usage.Memory
+	if c.stream != nil {
+		f, err := root.Open("out.txt")
+		require.NoError(t, err)
+		defer f.Close()
+		c.stream.same(t, f)
+	} else if b, err := root.ReadFile("out.txt"); err == nil {
 		got.file = string(b)
 	}
 	return got
