@@ -240,7 +240,7 @@ func cases(t *testing.T) []conformanceCase {
 }
 
 // streamMemory is what a guest may take to read and write a file of any size.
-const streamMemory = 8 << 20
+const streamMemory = 16 << 20
 
 // A large file does not repeat within a buffer. It is made once for all languages.
 type large struct {
