@@ -13,7 +13,7 @@ import (
 )
 
 // getAssemblyScript is how to get a compiler for AssemblyScript.
-const getAssemblyScript = "with Node 20 (in Debian apt-get install npm), npm install in the folder of a project that has a package.json, as beacon new makes it; or npm install --global assemblyscript@0.28.20"
+const getAssemblyScript = "with npm (in Debian apt-get install npm; where its Node is older than 20, npm install node@20 in the project, too), npm install in the folder of a project that has a package.json, as beacon new makes it; or npm install --global assemblyscript@0.28.20"
 
 // findAssemblyScript finds a program in AssemblyScript.
 func findAssemblyScript(folder source) (compile, error) {
@@ -47,7 +47,9 @@ func compileAssemblyScript(ctx context.Context, folder source, program, made str
 	if importsBeacon.Match(text) {
 		args = append(args, "--exportStart", "_initialize", "--use", "abort=~lib/beacon/panic/abort")
 	}
-	c := command{folder: folder, what: "asc"}
+	// Its own Node goes first, if there is one beside it.
+	path := filepath.Dir(compiler) + string(filepath.ListSeparator) + os.Getenv("PATH")
+	c := command{folder: folder, what: "asc", env: []string{"PATH=" + path}}
 	return folder.failed(c.run(ctx, compiler, args...))
 }
 

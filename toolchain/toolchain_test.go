@@ -314,7 +314,7 @@ func TestBuildWithoutCompiler(t *testing.T) {
 		"Rust":               {empty, map[string]string{"Cargo.toml": ""}, "takes Rust for WebAssembly, and there is no command rustc: in Debian apt-get install rustc cargo"},
 		"Rust's library":     {old, map[string]string{"Cargo.toml": ""}, "rustc has no standard library for WebAssembly: in Debian apt-get install rustc cargo libstd-rust-dev-wasm32 lld; elsewhere install Rust"},
 		"cargo":              {lone, map[string]string{"Cargo.toml": ""}, "there is no cargo beside "},
-		"AssemblyScript":     {empty, map[string]string{"provider.ts": ""}, "takes the compiler of AssemblyScript, and there is no command asc: with Node 20 (in Debian apt-get install npm), npm install"},
+		"AssemblyScript":     {empty, map[string]string{"provider.ts": ""}, "takes the compiler of AssemblyScript, and there is no command asc: with npm (in Debian apt-get install npm; "},
 		"of several scripts": {empty, map[string]string{"a.ts": "", "b.ts": ""}, "has 2 files .ts: call the one that a provider begins with provider.ts"},
 	}
 	for name, test := range tests {

@@ -7,48 +7,6 @@ import (
 	"unsafe"
 )
 
-//go:wasmimport beacon_v1 last_error
-func importLastError(buf unsafe.Pointer, size uint32, length unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 handle_wait
-func importHandleWait(handles unsafe.Pointer, size uint32, milliseconds int64, index unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 handle_close
-func importHandleClose(handle uint32) uint32
-
-//go:wasmimport beacon_v1 http_open
-func importHTTPOpen(request unsafe.Pointer, requestLen uint32, handle unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 http_write
-func importHTTPWrite(handle uint32, data unsafe.Pointer, size uint32, n unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 http_wait
-func importHTTPWait(handle uint32, status unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 http_response
-func importHTTPResponse(handle uint32, buf unsafe.Pointer, size uint32, length unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 http_header
-func importHTTPHeader(handle uint32, name unsafe.Pointer, nameLen uint32, buf unsafe.Pointer, size uint32, length unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 http_read
-func importHTTPRead(handle uint32, buf unsafe.Pointer, size uint32, n unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 call_open
-func importCallOpen(request unsafe.Pointer, requestLen uint32, handle unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 call_progress
-func importCallProgress(handle uint32, buf unsafe.Pointer, size uint32, length unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 call_wait
-func importCallWait(handle uint32) uint32
-
-//go:wasmimport beacon_v1 call_result
-func importCallResult(handle uint32, buf unsafe.Pointer, size uint32, length unsafe.Pointer) uint32
-
-//go:wasmimport beacon_v1 secret
-func importSecret(name unsafe.Pointer, nameLen uint32) uint32
-
 // refusal is an error number with what the host has to say about it.
 func refusal(errno uint32) error {
 	if errno == 0 {
