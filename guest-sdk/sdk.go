@@ -30,3 +30,10 @@ var AssemblyScript, _ = fs.Sub(assemblyScript, "assemblyscript/assembly") // the
 
 //go:embed assemblyscript/assembly/*.ts
 var assemblyScript embed.FS
+
+// JavaScript says to editors what scripts find as beacon: the file beacon.d.ts. What they
+// find is a part of the engine.
+var JavaScript, _ = fs.Sub(javaScript, "javascript") // the folder is there
+
+//go:embed javascript/beacon.d.ts
+var javaScript embed.FS

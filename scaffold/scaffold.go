@@ -35,7 +35,7 @@ var languages = []language{
 	{"c", copySDK(sdk.C, "sdk/")},
 	{"rust", copySDK(sdk.Rust, "sdk/")},
 	{"assemblyscript", copySDK(sdk.AssemblyScript, "sdk/beacon/")},
-	{"javascript", func(map[string][]byte) error { return nil }}, // it comes with the engine
+	{"javascript", copySDK(sdk.JavaScript, "sdk/")}, // for editors: it comes with the engine
 }
 
 // Languages are those that a provider can be begun in.

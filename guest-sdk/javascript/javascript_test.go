@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -72,6 +73,43 @@ func TestNumbers(t *testing.T) {
 		}
 	}
 	require.Equal(t, 38, n)
+}
+
+// Editors are told of all that scripts find, and of nothing else.
+func TestDeclarations(t *testing.T) {
+	text, err := os.ReadFile("beacon.d.ts")
+	require.NoError(t, err)
+	declared := string(text)
+	member := regexp.MustCompile(`(?m)^    (?:get )?([a-zA-Z]+)(?:\(.*\) \{|: .*,|,|;.*)$`)
+	words := func(text string) (names []string) {
+		for _, m := range member.FindAllStringSubmatch(text, -1) {
+			names = append(names, m[1])
+		}
+		return names
+	}
+	part := func(text, begin, end string) string {
+		_, rest, found := strings.Cut(text, begin)
+		require.True(t, found, begin)
+		inside, _, found := strings.Cut(rest, end)
+		require.True(t, found, begin)
+		return inside
+	}
+	of := part(declared, "declare const beacon: {", "\n};")
+	for _, name := range words(part(javascript.Prelude, "globalThis.beacon = Object.freeze({", "\n  });")) {
+		require.Regexp(t, `(?m)^  `+name+`[:(]`, of)
+	}
+	for class, parent := range map[string]string{"Item": "", "File": "", "Pending": " extends Handle", "Response": "", "Running": " extends Handle"} {
+		inside := part(javascript.Prelude, "\n  class "+class+parent+" {", "\n  }")
+		of := part(declared, "\ninterface "+class, "\n}")
+		for _, name := range words(inside) {
+			if name != "constructor" && name != "wrong" {
+				require.Regexp(t, `(?m)^  (readonly )?`+name+`[:(]`, of, class)
+			}
+		}
+		for _, m := range regexp.MustCompile(`(?m)^  (?:readonly )?([a-zA-Z]+)[:(]`).FindAllStringSubmatch(of, -1) {
+			require.Regexp(t, `(?m)^    (get )?`+m[1]+`\(|this\.`+m[1]+` =|item\.`+m[1]+` =`, inside+"\n"+part(javascript.Prelude, "async function execute() {", "\n  }"), class)
+		}
+	}
 }
 
 // Bytes that are no engine are refused; package conformance has the real one.

@@ -373,7 +373,7 @@ func fetch(item *guest.Item) error {
 }
 
 func many(item *guest.Item) error {
-	var pending []guest.Waiter
+	var pending []*guest.Pending
 	var names []string
 	for _, name := range []string{"/a", "/b", "/c"} {
 		p, err := item.Send(guest.Request{URL: item.Text("URL") + name})
@@ -384,11 +384,11 @@ func many(item *guest.Item) error {
 	}
 	bodies := map[string]string{}
 	for len(pending) > 0 {
-		next, err := item.WaitAny(-1, pending...) // whichever comes first
+		next, err := guest.WaitAny(item, -1, pending...) // whichever comes first
 		if err != nil {
 			return err
 		}
-		res, err := pending[next].(*guest.Pending).Response()
+		res, err := pending[next].Response()
 		if err != nil {
 			return err
 		}

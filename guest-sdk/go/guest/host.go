@@ -64,7 +64,7 @@ type Host interface {
 	// Begin starts a call in the same way.
 	Begin(c *Call, description JSON) (Invocation, error)
 	// WaitAny waits until one of the exchanges and invocations can go on; see
-	// [Item.WaitAny]. A negative timeout has no end.
+	// the function [WaitAny]. A negative timeout has no end.
 	WaitAny(timeout time.Duration, of []Handle) (index int, err error)
 	HasSecret(name string) bool
 	// Dir is the item's directory, without a slash at its end.

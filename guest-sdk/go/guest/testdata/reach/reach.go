@@ -64,7 +64,7 @@ func fetch(item *guest.Item) error {
 }
 
 func many(item *guest.Item) error {
-	var pending []guest.Waiter
+	var pending []*guest.Pending
 	for _, name := range []string{"/a", "/b", "/c"} {
 		p, err := item.Send(guest.Request{URL: item.Text("URL") + name})
 		if err != nil {
@@ -74,28 +74,28 @@ func many(item *guest.Item) error {
 	}
 	var all []string
 	for len(pending) > 0 {
-		next, err := item.WaitAny(time.Hour, pending...) // whichever comes first
+		next, err := guest.WaitAny(item, time.Hour, pending...) // whichever comes first
 		if err != nil {
 			return err
 		}
-		response, err := pending[next].(*guest.Pending).Response()
+		response, err := pending[next].Response()
 		if err != nil {
 			return err
 		}
-		if next, err := item.WaitAny(-1, response); next != 0 || err != nil {
+		if next, err := guest.WaitAny(item, -1, response); next != 0 || err != nil {
 			return errors.Join(errors.New("a response that is there has no body"), err)
 		}
 		text, err := response.Text()
 		if err != nil {
 			return err
 		}
-		if _, err := item.WaitAny(0, response); err == nil {
+		if _, err := guest.WaitAny(item, 0, response); err == nil {
 			return errors.New("it waited for what was closed")
 		}
 		all = append(all, text)
 		pending = slices.Delete(pending, next, next+1)
 	}
-	if next, err := item.WaitAny(time.Millisecond); next != -1 || err != nil {
+	if next, err := guest.WaitAny[guest.Waiter](item, time.Millisecond); next != -1 || err != nil {
 		return errors.Join(errors.New("it waited for something, which there was not"), err)
 	}
 	slices.Sort(all)
