@@ -148,7 +148,7 @@ func up(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(self, args[2:]...)
 	cmd.Args[0] = "beacon"
 	cmd.Dir = ts.Getenv("WORK")
-	for _, name := range []string{"PATH", "HOME", "GOCACHE", "BEACON_CACHE_DIR", "TMPDIR", "TOKEN", "CARGO_HOME", "CARGO_NET_OFFLINE"} {
+	for _, name := range []string{"PATH", "HOME", "GOCACHE", "BEACON_CACHE_DIR", "TMPDIR", "TOKEN"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	cmd.Env = append(cmd.Env, "BEACON_STAGING_PATH="+ts.Getenv("BEACON_STAGING_PATH"))
