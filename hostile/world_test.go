@@ -35,6 +35,7 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/policy"
 	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/sandbox"
 	"github.com/ultravisor/beacon/staging"
 )
 
@@ -42,6 +43,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(busyVariable) != "" {
 		beBusy()
 	}
+	sandbox.Main()
 	goleak.VerifyTestMain(m)
 }
 
@@ -76,16 +78,20 @@ type world struct {
 	run     *executor.Executor
 	// refused are the modules that could not be loaded.
 	refused map[string]error
-	api     *httptest.Server // may be asked by some
-	inside  *httptest.Server // may be asked by nobody
-	visits  atomic.Int64     // of inside
-	asked   sync.Map         // what api was asked for
-	ended   []func()
+	// box has the processes of tenants, if items run in some, and isolated the modules.
+	box      *sandbox.Sandbox
+	isolated map[string]*sandbox.Module
+	cache    string
+	api      *httptest.Server // may be asked by some
+	inside   *httptest.Server // may be asked by nobody
+	visits   atomic.Int64     // of inside
+	asked    sync.Map         // what api was asked for
+	ended    []func()
 }
 
 // newWorld makes one with the modules as providers.
-func newWorld(t *testing.T, modules []specimen) *world {
-	w := &world{t: t, refused: map[string]error{}}
+func newWorld(t *testing.T, modules []specimen, isolated bool) *world {
+	w := &world{t: t, refused: map[string]error{}, isolated: map[string]*sandbox.Module{}, cache: filepath.Join(t.TempDir(), "cache")}
 	w.secrets = secrets{rand.Text(), rand.Text(), "sk-" + rand.Text(), "sk-" + rand.Text(), rand.Text(), rand.Text()}
 	t.Setenv("BEACON_TEST_SECRET", w.secrets.env)
 	w.folder = t.TempDir()
@@ -97,6 +103,9 @@ func newWorld(t *testing.T, modules []specimen) *world {
 	var err error
 	w.store, err = staging.Open(w.staging)
 	require.NoError(t, err)
+	if isolated {
+		w.store.Separate()
+	}
 	w.write(filepath.Join("staging", "canary"), w.secrets.file)
 	w.other, err = w.store.CreateFor("other")
 	require.NoError(t, err)
@@ -104,7 +113,7 @@ func newWorld(t *testing.T, modules []specimen) *world {
 	w.serve()
 	w.end(func() { require.NoError(t, w.store.Close()) })
 	w.end(func() { require.NoError(t, w.other.Close()) })
-	w.load(modules)
+	w.load(modules, isolated)
 	return w
 }
 
@@ -243,14 +252,13 @@ func (w *world) grants(kind string) []string {
 }
 
 // load makes providers of the modules, and an executor for them.
-func (w *world) load(modules []specimen) {
+func (w *world) load(modules []specimen, isolated bool) {
 	rules, err := policy.Parse(fmt.Appendf(nil, `{"Secrets": {"key": {"Value": %q, "For": [%q]}}, "Tenants": {
 		"acme": {"Secrets": {"key": {"Value": %q, "For": [%q]}}}, "other": {"Secrets": {"others": {"Value": %q, "For": [%q]}}}}}`,
 		w.secrets.key, w.api.URL, w.secrets.key, w.api.URL, w.secrets.others, w.api.URL), func(s string) (string, error) { return s, nil })
 	require.NoError(w.t, err)
 	log := slog.New(slog.DiscardHandler)
-	engine, err := wasmrt.New(wasmrt.Config{Log: log, Budget: account{}})
-	require.NoError(w.t, err)
+	load := w.engine(wasmrt.Config{Log: log, Budget: account{}}, isolated)
 	resolver := w.names()
 	var call func(context.Context, *beacon.Job, beacon.Call, func(string, string) error) (beacon.Result, error)
 	var providers []beacon.Provider
@@ -265,13 +273,16 @@ func (w *world) load(modules []specimen) {
 			},
 		})
 		w.end(b.Close)
-		m, err := engine.Load(w.t.Context(), wasmrt.Source{
+		m, err := load(wasmrt.Source{
 			Name: s.name, Binary: s.binary, Limits: limits,
 			Admit: func(wasmrt.Candidate) (wasmrt.Brokers, error) { return b.Job, nil },
 		})
 		if err != nil {
 			w.refused[s.name] = err
 			continue
+		}
+		if isolated {
+			w.isolated[s.name], _ = m.(*sandbox.Module)
 		}
 		w.end(func() { require.NoError(w.t, m.Close(context.Background())) })
 		providers = append(providers, m)
@@ -294,6 +305,27 @@ func (w *world) load(modules []specimen) {
 		},
 	})
 	call = w.run.Call
+}
+
+// A provider is closed after its last item.
+type provider interface {
+	beacon.Provider
+	Close(ctx context.Context) error
+}
+
+// engine returns what makes a module ready, in this process or in its tenants'.
+func (w *world) engine(cfg wasmrt.Config, isolated bool) func(wasmrt.Source) (provider, error) {
+	if !isolated {
+		engine, err := wasmrt.New(cfg)
+		require.NoError(w.t, err)
+		return func(src wasmrt.Source) (provider, error) { return engine.Load(w.t.Context(), src) }
+	}
+	cfg.CacheDir = w.cache
+	var err error
+	w.box, err = sandbox.New(sandbox.Config{Runtime: cfg, Shares: 4, Folder: w.store.Folder})
+	require.NoError(w.t, err)
+	w.end(func() { require.NoError(w.t, w.box.Close()) })
+	return func(src wasmrt.Source) (provider, error) { return w.box.Load(w.t.Context(), src) }
 }
 
 // account charges what guests execute to their item, as the command does.
@@ -377,8 +409,8 @@ func (w *world) outside() map[string]place {
 		if parts[0] == "results" {
 			return nil
 		}
-		if len(parts) == 3 && strings.HasPrefix(parts[1], "worker-") && d.IsDir() {
-			return nil // empty directories are kept for other items, under other names
+		if len(parts) >= 3 && len(parts) <= 4 && strings.HasPrefix(parts[1], "worker-") && d.IsDir() {
+			return nil // a tenant's; and empty directories are kept for other items, under other names
 		}
 		info, err := d.Info()
 		if err != nil {
@@ -403,7 +435,7 @@ func (w *world) hidden() map[string]string {
 	all := map[string]string{
 		"a file's content": w.secrets.file, "another tenant's file": w.secrets.other, "a secret": w.secrets.key, "another's secret": w.secrets.others,
 		"a server that is not to be asked": w.secrets.server, "the environment": w.secrets.env,
-		"the folder": w.folder, "the staging folder": "worker-", "a stack": "goroutine ", "Go": ".go:",
+		"the folder": w.folder, "the cache": w.cache, "the staging folder": "worker-", "a stack": "goroutine ", "Go": ".go:",
 	}
 	if host, err := os.Hostname(); err == nil && strings.ContainsAny(host, "-.0123456789") {
 		all["the machine's name"] = host

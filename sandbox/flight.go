@@ -140,7 +140,11 @@ func (f *flight) add(number uint64, e *exchange) (context.Context, error) {
 	p := f.process
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if f.ended || f.exchanges[number] != nil || len(f.exchanges) >= most {
+	if f.ended {
+		cancel()
+		return nil, beacon.Errorf(beacon.Canceled, "the item is over")
+	}
+	if f.exchanges[number] != nil || len(f.exchanges) >= most {
 		cancel()
 		return nil, fmt.Errorf("%w: an exchange that cannot be", wire.ErrProtocol)
 	}

@@ -209,7 +209,8 @@ func (s *items) work(ctx context.Context, run *running, r *runRequest) (result r
 		s.mu.Unlock()
 	}()
 	result.Result, err = run.module.Run(context.WithValue(ctx, runKey{}, run), job)
-	result.Fuel, result.Memory = run.unspent.Swap(0), account.Statement().Usage.Memory
+	// What was not used is given back, which may be more than there was to tell of.
+	result.Fuel, result.Memory = max(0, run.unspent.Swap(0)), account.Statement().Usage.Memory
 	switch {
 	case err == nil:
 	case errors.Is(err, errOver):
@@ -269,7 +270,7 @@ func (b budget) Spend(ctx context.Context, _ *beacon.Job, n int64) error {
 		run.lastTold.Store(now)
 		return nil
 	}
-	if now-last < int64(spendEvery) {
+	if now-last < int64(spendEvery) || total <= 0 {
 		return nil
 	}
 	run.unspent.Add(-total)

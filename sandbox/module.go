@@ -109,6 +109,41 @@ func (m *Module) Close(context.Context) error {
 // Shutdown frees the module, for a beacon.Registry.
 func (m *Module) Shutdown(ctx context.Context) error { return m.Close(ctx) }
 
+// Warm has a tenant's process started, if it is not, and the module made ready in
+// it, so that the tenant's first item need not wait for that. It needs a Folder in
+// Config.
+func (m *Module) Warm(ctx context.Context, tenant string) error {
+	m.use.RLock()
+	defer m.use.RUnlock()
+	if m.closed {
+		return beacon.Errorf(beacon.Internal, "module %s is closed", m.found.Name)
+	}
+	s := m.sandbox
+	if s.cfg.Folder == nil {
+		return errors.New("there is no folder for the items of tenants")
+	}
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.users.Done()
+	folder, release, err := s.cfg.Folder(tenant)
+	if err != nil {
+		return err
+	}
+	if release != nil {
+		defer func() { _ = release() }() // the process holds it
+	}
+	if folder, err = filepath.Abs(folder); err != nil {
+		return fmt.Errorf("find the folder of a tenant: %w", err)
+	}
+	p, err := s.processOf(ctx, tenant, folder)
+	if err != nil {
+		return err
+	}
+	defer s.leave(p)
+	return p.load(ctx, m)
+}
+
 // Run executes one work item in the process of its tenant.
 func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error) {
 	if ctx.Err() != nil {

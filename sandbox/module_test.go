@@ -2,6 +2,10 @@ package sandbox_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -173,6 +177,48 @@ func TestManyItems(t *testing.T) {
 	require.NotContains(t, said.String(), "has ended")
 	require.EqualValues(t, 1, s.Stats().Processes)
 	require.Zero(t, s.Stats().Running)
+}
+
+// A process is there before the first item of its tenant if that is wanted, ends
+// when it was not needed for long, and another takes its place.
+func TestIdle(t *testing.T) {
+	folder := t.TempDir()
+	s, said := open(t, sandbox.Config{Idle: 10 * time.Millisecond, Folder: func(string) (string, func() error, error) { return folder, nil, nil }})
+	m := load(t, s, "order", nil)
+	before := s.Stats()
+	require.Zero(t, before.Processes)
+	for n := range int64(2) {
+		require.NoError(t, m.Warm(t.Context(), "a"))
+		require.Equal(t, before.Started+n+1, s.Stats().Started)
+		require.Eventually(t, func() bool { return s.Stats().Processes == 0 }, time.Minute, time.Millisecond)
+	}
+	dir := filepath.Join(folder, "item")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	job := jobAt(t, dir)
+	job.Tenant = "a"
+	_, err := m.Run(t.Context(), job)
+	require.NoError(t, err)
+	require.Equal(t, before.Started+3, s.Stats().Started)
+	require.NotContains(t, said.String(), "has ended")
+}
+
+// S2: the kernel bounds what a process may have of memory, so that what its
+// runtime does not count ends the process, and not the machine.
+func TestS2Memory(t *testing.T) {
+	if goruntime.GOOS != "linux" {
+		t.Skip("memory of a process is bounded on Linux only")
+	}
+	s, _ := open(t, sandbox.Config{Runtime: wasmrt.Config{Memory: 256 << 20}})
+	m := load(t, s, "order", func(src *wasmrt.Source) { src.Limits.Memory = 16 << 20 })
+	_, err := m.Run(t.Context(), jobOf(t, nil))
+	require.NoError(t, err)
+	limits, err := os.ReadFile("/proc/" + itoa(s.PID(beacon.DefaultTenant)) + "/limits")
+	require.NoError(t, err)
+	_, line, found := strings.Cut(string(limits), "Max data size")
+	require.True(t, found)
+	bytes, err := strconv.ParseInt(strings.Fields(line)[0], 10, 64)
+	require.NoError(t, err, line)
+	require.Less(t, bytes, int64(4<<30))
 }
 
 // A budget counts, and may end an item.

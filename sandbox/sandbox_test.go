@@ -63,10 +63,18 @@ func open(t testing.TB, cfg sandbox.Config) (*sandbox.Sandbox, *strings.Builder)
 
 func jobOf(t testing.TB, settings beacon.Settings) *beacon.Job {
 	t.Helper()
-	root, err := os.OpenRoot(t.TempDir())
+	job := jobAt(t, t.TempDir())
+	job.Item.Settings = settings
+	return job
+}
+
+// jobAt makes a job with a directory.
+func jobAt(t testing.TB, dir string) *beacon.Job {
+	t.Helper()
+	root, err := os.OpenRoot(dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, root.Close()) })
-	return &beacon.Job{Item: beacon.WorkItem{Hash: "hash", Capability: "Test", Action: "Execute", Settings: settings}, Dir: root}
+	return &beacon.Job{Item: beacon.WorkItem{Hash: "hash", Capability: "Test", Action: "Execute"}, Dir: root}
 }
 
 func uleb(n int) string { return string(binary.AppendUvarint(nil, uint64(n))) } //nolint:gosec // not negative

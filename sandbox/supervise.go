@@ -142,7 +142,9 @@ func (s *Sandbox) start(tenant, folder string) (*process, error) {
 			release = free
 		}
 	}
-	return s.launch(s.life, hello{Role: roleItems, Write: folder, Memory: s.runtime.Memory() / int64(s.cfg.Shares), Level: s.level()}, release)
+	return s.launch(s.life, hello{
+		Role: roleItems, Write: folder, Memory: s.runtime.Memory() / int64(s.cfg.Shares), Extra: extraMemory, Level: s.level(),
+	}, release)
 }
 
 // laneCount is how many items of a process can go the short way at a time. Many

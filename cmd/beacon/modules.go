@@ -111,9 +111,6 @@ func loadIsolated(ctx context.Context, box *sandbox.Sandbox, dirs folders, p pro
 		}
 		return l, p.recorded(l), l.folder, nil
 	}
-	if p.recorder != nil {
-		return nil, nil, "", usagef("--record needs --isolation none: what a guest sees is recorded in this process")
-	}
 	from, err := g.bring(ctx, dirs, p)
 	if err != nil {
 		return nil, nil, "", err

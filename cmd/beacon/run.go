@@ -124,7 +124,7 @@ delivered at the next start.`,
 	f.BoolVar(&o.once, "once", false, "carry out one item, then end")
 	f.DurationVar(&o.exitIdle, "exit-idle", 0, "end when there was nothing to do for so long")
 	f.DurationVar(&o.maxUptime, "max-uptime", 0, "after this time take no more, finish, and end")
-	f.StringVar(&o.isolation, "isolation", "none", "where modules work: none is this process, process is one for each tenant, which the kernel confines")
+	f.StringVar(&o.isolation, "isolation", "auto", "where modules work: process is one for each tenant, which the kernel confines, none is this process, auto is process on Linux, except with --record and in beacon dev")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every item")
 	f.StringVar(&o.record, "record", "", "write items of modules that fail to this folder, for beacon replay; every item then initialises its module itself, which is slower")
 	o.moduleFlags.register(f)
@@ -237,11 +237,9 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	case o.transport != "auto" && o.transport != "ws" && o.transport != "http":
 		return usagef("--transport %q: want auto, ws or http", o.transport)
 	}
-	if o.isolation != "none" && o.isolation != "process" {
-		return usagef("--isolation %q: want none or process", beacon.Excerpt(o.isolation, 40))
-	}
-	if o.isolation == "process" && o.dev != "" {
-		return usagef("beacon dev needs --isolation none: it swaps modules in this process")
+	isolated, err := o.isolates()
+	if err != nil {
+		return err
 	}
 	if o.secure, err = o.tls.config(); err != nil {
 		return err
@@ -274,7 +272,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if err := g.readLock(o.configPath); err != nil {
 		return err
 	}
-	g.strict, g.serving, g.isolated = len(o.modules) == 0, true, o.isolation == "process"
+	g.strict, g.serving, g.isolated = len(o.modules) == 0, true, isolated
 	shares := 1
 	if rules.Shared() {
 		shares = o.maxConcurrent
@@ -323,6 +321,9 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	if g.isolated {
 		store.Separate()
+		if !rules.Shared() {
+			defer o.warm(ctx, all, log)()
+		}
 	}
 
 	server, embedded, err := o.findServer(ctx, log)
@@ -378,6 +379,46 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		}
 		o.invite(server, all)
 	}, log)
+}
+
+// isolates reports whether modules work in processes of their tenants.
+func (o *runOptions) isolates() (bool, error) {
+	modules := slices.ContainsFunc(o.file.Providers, func(p providerConfig) bool { return !builtin.Is(p.Source) })
+	switch o.isolation {
+	case "none":
+		return false, nil
+	case "auto":
+		return modules && goruntime.GOOS == "linux" && o.record == "" && o.dev == "", nil
+	case "process":
+	default:
+		return false, usagef("--isolation %q: want auto, process or none", beacon.Excerpt(o.isolation, 40))
+	}
+	switch {
+	case o.dev != "":
+		return false, usagef("beacon dev needs --isolation none: it swaps modules in this process")
+	case o.record != "":
+		return false, usagef("--record needs --isolation none: what a guest sees is recorded in this process")
+	}
+	return modules, nil
+}
+
+// warm has the process of the default tenant begin with its modules, so that its
+// first item need not wait. stop gives that up.
+func (o *runOptions) warm(ctx context.Context, all []offered, log *slog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() {
+		for _, p := range all {
+			m, ok := p.Provider.(*sandbox.Module)
+			if !ok {
+				continue
+			}
+			if err := m.Warm(ctx, beacon.DefaultTenant); err != nil && ctx.Err() == nil {
+				log.Warn("a module cannot be made ready in advance", "module", m.Name(), "err", err)
+			}
+		}
+	})
+	return func() { cancel(); work.Wait() }
 }
 
 // recordFailures has the items of modules recorded, if that is wanted.
