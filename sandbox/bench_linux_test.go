@@ -83,7 +83,12 @@ func BenchmarkItem(b *testing.B) {
 	defer func() { require.NoError(b, there.Close(context.Background())) }()
 	job := jobOf(b, nil)
 	run := func(p beacon.Provider) func() error {
-		return func() error { _, err := p.Run(b.Context(), job); return err }
+		return func() error {
+			ctx, cancel := context.WithTimeout(b.Context(), time.Hour) // as all items have one
+			defer cancel()
+			_, err := p.Run(ctx, job)
+			return err
+		}
 	}
 	require.NoError(b, run(there)())
 	other := s.PID(beacon.DefaultTenant)
