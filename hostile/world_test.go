@@ -393,6 +393,10 @@ type place struct {
 	content string
 }
 
+// tenantFolder is how long the name of a tenant's folder is, in which its items
+// have their directories.
+const tenantFolder = 32
+
 // outside is all there is around the items' directories: what guests must leave
 // as it is. No item is under way.
 func (w *world) outside() map[string]place {
@@ -409,7 +413,7 @@ func (w *world) outside() map[string]place {
 		if parts[0] == "results" {
 			return nil
 		}
-		if len(parts) >= 3 && len(parts) <= 4 && strings.HasPrefix(parts[1], "worker-") && d.IsDir() {
+		if len(parts) > 2 && strings.HasPrefix(parts[1], "worker-") && d.IsDir() && (len(parts) == 3 || len(parts) == 4 && len(parts[2]) == tenantFolder) {
 			return nil // a tenant's; and empty directories are kept for other items, under other names
 		}
 		info, err := d.Info()

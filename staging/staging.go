@@ -39,7 +39,8 @@ type Store struct {
 // A folder holds the directories of a tenant's items. That of the default tenant
 // is the store's own, unless it is apart.
 type folder struct {
-	path string
+	path  string
+	spare string // where free is
 	// making is held while the folder is made or removed, made is true between.
 	making sync.Mutex
 	made   bool
@@ -200,7 +201,10 @@ func (s *Store) enter(tenant string) (*folder, error) {
 	f := s.folders[path]
 	switch {
 	case f == nil:
-		f = &folder{path: path, made: path == s.path}
+		f = &folder{path: path, spare: path, made: path == s.path}
+		if s.apart {
+			f.spare = s.path
+		}
 		if s.folders == nil {
 			s.folders = map[string]*folder{}
 		}
@@ -256,12 +260,12 @@ func (s *Store) leave(f *folder) error {
 	f.free = nil
 	s.mu.Unlock()
 	var errs []error
+	for _, path := range free {
+		errs = append(errs, hostless(os.Remove(path)))
+	}
 	if f.made { // who comes now makes it again, when this is done
 		f.made = false
 		errs = append(errs, hostless(os.Remove(f.path)))
-	}
-	for _, path := range free {
-		errs = append(errs, hostless(os.Remove(path)))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -330,8 +334,10 @@ func (d *Dir) Close() error {
 // To make a directory is most of what an item without files costs, on file
 // systems that look for an inode that was not used lately. So some that are as
 // they were made are kept, for items of the same tenant. They get another name
-// when an item ends, outside of the tenant's folder if it has one, and so again when
-// the next begins: what somebody remembers of the item leads nowhere.
+// when an item ends: what somebody remembers of the item leads nowhere. They stay
+// in their tenant's folder, where moving them has nobody else wait, unless the
+// folder is apart: whoever may write to that could put something in their place.
+// Then they are outside of it until the next item begins.
 const (
 	freePrefix = "free-"
 	maxFree    = 16  // of a tenant
@@ -350,9 +356,9 @@ func (d *Dir) recycle() bool {
 	if !room {
 		return false
 	}
-	free := filepath.Join(s.path, random())
-	if f.path != s.path {
-		free = filepath.Join(s.path, freePrefix+random())
+	free := filepath.Join(f.spare, random())
+	if f.spare != f.path {
+		free = filepath.Join(f.spare, freePrefix+random())
 	}
 	err := rename(d.Name(), free)
 	s.mu.Lock()
@@ -378,7 +384,7 @@ func (s *Store) reuse(f *folder) string {
 		f.free = f.free[:n-1]
 		s.free--
 		s.mu.Unlock()
-		if f.path == s.path {
+		if f.spare == f.path {
 			return free
 		}
 		path := filepath.Join(f.path, random())

@@ -33,8 +33,6 @@ func release(f *os.File) error {
 
 // links is 1: a link count takes another system call, and guests cannot make
 // hard links.
-func rename(from, to string) error { return os.Rename(from, to) }
-
 func links(fs.FileInfo) uint64 { return 1 }
 
 // detach makes an open file one that can be renamed: an open file keeps its
@@ -47,6 +45,8 @@ func readable(*os.File) error { return nil }
 func isFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
+
+func rename(from, to string) error { return os.Rename(from, to) }
 
 // untouched is never: what a directory has beside of its entries takes more
 // calls than making another.
