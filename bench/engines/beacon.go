@@ -15,6 +15,8 @@ import (
 func beaconRows() []row {
 	return []row{
 		{name: "**Beacon, restored instance**, metered", isolation: "nothing", make: restoredItems, pairs: true},
+		{name: "– of that, metered and not put back", isolation: "everything", make: partOfItems(partGuest)},
+		{name: "– of that, put back when nothing has changed", isolation: "", make: partOfItems(partRestore)},
 		{name: "Beacon, whole work item, restored", isolation: "nothing", make: beaconItems(wasmrt.Pool{}), pairs: true},
 		{name: "Beacon, whole work item, new instance that initialises itself", isolation: "nothing", make: beaconItems(wasmrt.Pool{Fresh: true})},
 	}

@@ -156,7 +156,24 @@ func (i *restorableInstance) item(ctx context.Context, out []byte) ([]byte, erro
 	return append(out[:0], memory[at:at+n]...), nil
 }
 
+// The parts of an item: what the guest does, and what there is to do after one
+// that has changed nothing. What is left is for the pages that are copied.
+const (
+	partGuest = 1 << iota
+	partRestore
+)
+
 func restoredItems(guest string, goroutines int) (contender, func(), error) {
+	return partOfItems(partGuest|partRestore)(guest, goroutines)
+}
+
+func partOfItems(parts int) func(string, int) (contender, func(), error) {
+	return func(guest string, goroutines int) (contender, func(), error) {
+		return makeItems(guest, goroutines, parts)
+	}
+}
+
+func makeItems(guest string, goroutines, parts int) (contender, func(), error) {
 	g, err := newRestorable(guest)
 	if err != nil {
 		return nil, nil, err
@@ -177,11 +194,18 @@ func restoredItems(guest string, goroutines int) (contender, func(), error) {
 		defer cancel()
 		var out []byte
 		var err error
-		for range n {
-			if out, err = i.item(ctx, out); err != nil {
-				return err
+		for done := range n {
+			if done == 0 || parts&partGuest != 0 {
+				if out, err = i.item(ctx, out); err != nil {
+					return err
+				}
 			}
-			if err := i.restore(); err != nil {
+			if parts&partRestore != 0 {
+				err = i.restore()
+			} else {
+				i.fuel.Set(fuel)
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -147,6 +147,9 @@ const (
 	pageIsSwapped = 1 << 4
 )
 
+// smallBytes is what the kernel looks through in less than a microsecond.
+const smallBytes = 256 << 10
+
 // A question is room for one call: the kernel writes to it, and stacks move.
 type question struct {
 	argument scanArgument
@@ -186,12 +189,24 @@ func ask(argument scanArgument, b []byte, visit func(from, to int) error) error 
 	defer questions.Put(q)
 	base := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 	end := base + uint64(up(len(b)))
+	// The kernel makes room for as many regions as are asked for. What a small
+	// memory takes is over before it would have helped to tell the scheduler.
+	small, most := len(b) <= smallBytes, len(q.regions)
+	if small {
+		most = 8
+	}
 	for at := base; at < end; {
 		q.argument = argument
 		q.argument.size = uint64(unsafe.Sizeof(q.argument))
 		q.argument.start, q.argument.end = at, end
-		q.argument.vec, q.argument.vecLen = uint64(uintptr(unsafe.Pointer(&q.regions))), uint64(len(q.regions))
-		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&q.argument)))
+		q.argument.vec, q.argument.vecLen = uint64(uintptr(unsafe.Pointer(&q.regions))), uint64(most)
+		var n uintptr
+		var errno unix.Errno
+		if small {
+			n, _, errno = unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&q.argument)))
+		} else {
+			n, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&q.argument)))
+		}
 		if errno != 0 {
 			return fmt.Errorf("ask for pages: %w", errno)
 		}

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"time"
@@ -19,12 +20,14 @@ type Timing struct {
 // given pages, fastest first. It takes some milliseconds.
 func (i *Image) Measure(read, written []int) ([]Timing, error) {
 	var timings []Timing
+	enough := time.Duration(math.MaxInt64)
 	for _, method := range i.Methods() {
-		t, err := i.measure(method, read, written)
+		t, err := i.measure(method, read, written, enough)
 		if err != nil {
 			return nil, err
 		}
 		timings = append(timings, Timing{method, t})
+		enough = min(enough, measureHopeless*t)
 	}
 	slices.SortStableFunc(timings, func(a, b Timing) int { return int(a.Time - b.Time) })
 	return timings, nil
@@ -33,7 +36,9 @@ func (i *Image) Measure(read, written []int) ([]Timing, error) {
 const (
 	measureLeast = 5 // rounds, of which the first ones make the pages
 	measureMost  = 64
-	measureTime  = 2 * time.Millisecond // after the least rounds
+	measureTime  = 500 * time.Microsecond // after the least rounds
+	// measureHopeless times as long as another method is not measured any better.
+	measureHopeless = 4
 )
 
 // Fastest is the method to use for an item that reads and writes these pages: the
@@ -60,8 +65,8 @@ func (i *Image) Fastest(read, written []int) (Method, []Timing, error) {
 }
 
 // measure returns the shortest time of some rounds: what else the machine does
-// can only add to it.
-func (i *Image) measure(method Method, read, written []int) (best time.Duration, err error) {
+// can only add to it. It does less once that is more than enough.
+func (i *Image) measure(method Method, read, written []int, enough time.Duration) (best time.Duration, err error) {
 	size := i.size
 	for _, p := range slices.Concat(read, written) {
 		size = max(size, (p+1)*pageSize)
@@ -93,7 +98,7 @@ func (i *Image) measure(method Method, read, written []int) (best time.Duration,
 		if took := time.Since(start); round < 2 || took < best {
 			best = took
 		}
-		if round >= measureLeast && time.Since(begin) > measureTime {
+		if round >= 2 && best > enough || round >= measureLeast && time.Since(begin) > measureTime {
 			break
 		}
 	}
