@@ -7,6 +7,7 @@ import (
 	"fmt"
 	goruntime "runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -57,6 +58,7 @@ type gauge struct {
 	job    *beacon.Job
 	name   string // of the module
 	budget Budget // may be nil
+	slow   *atomic.Int64
 	pace   pace
 	limit  int64 // units; 0 for no limit
 
@@ -74,12 +76,15 @@ type gauge struct {
 
 func (m *Module) gauge(job *beacon.Job) *gauge {
 	p := paces[m.grade()]
-	g := &gauge{job: job, name: m.name, budget: m.budget, pace: p, slice: p.first, lease: lease{lane: m.lane}}
+	g := &gauge{job: job, name: m.name, budget: m.budget, slow: &m.slow, pace: p, slice: p.first, lease: lease{lane: m.lane}}
 	if job != nil {
 		g.lease.tenant = cmp.Or(job.Tenant, beacon.DefaultTenant)
 	}
 	if m.grade() == module.Exact {
 		g.limit = m.limits.Fuel
+	}
+	if slow := m.slow.Load(); slow > 0 {
+		g.slice = slow
 	}
 	return g
 }
@@ -89,6 +94,9 @@ func (m *Module) gauge(job *beacon.Job) *gauge {
 func (g *gauge) begin(ctx context.Context) (int64, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
+	}
+	if g.slice < g.pace.first {
+		g.since = time.Now()
 	}
 	if err := g.tell(ctx, 0); err != nil {
 		return 0, err
@@ -182,8 +190,17 @@ func (g *gauge) exceeded() error {
 	return beacon.Errorf(beacon.FuelLimit, "module %s used more than %d units of fuel; raise it with --fuel or the provider's Fuel", g.name, g.limit)
 }
 
-// end gives back what the guest holds besides its fuel.
-func (g *gauge) end() { g.lease.end() }
+// end gives back what the guest holds besides its fuel, and has the module's next
+// guest begin with small slices if this one ended with them.
+func (g *gauge) end() {
+	g.lease.end()
+	if !g.since.IsZero() {
+		if g.slice >= g.pace.first {
+			g.slice = 0
+		}
+		g.slow.Store(g.slice)
+	}
+}
 
 // look notes how long the guest has run.
 func (g *gauge) look(now time.Time) {

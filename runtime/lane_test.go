@@ -215,3 +215,37 @@ func TestLaneCanceled(t *testing.T) {
 		c.end()
 	})
 }
+
+// Slices follow the time that units take, and the next guest of a module begins
+// with what the one before has come to.
+func TestSlices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &Module{lane: newLane()}
+		run := func(unit time.Duration, slices int) (first, last int64) {
+			g := m.gauge(nil)
+			defer g.end()
+			next, err := g.begin(t.Context())
+			require.NoError(t, err)
+			for first = next; slices > 0; slices-- {
+				time.Sleep(time.Duration(next) * unit)
+				next, err = g.refill(t.Context(), -1)
+				require.NoError(t, err)
+			}
+			return first, next
+		}
+		usual := paces[m.grade()].first
+		first, last := run(10*time.Nanosecond, 10) // 80 us for the first slice
+		require.Equal(t, usual, first)
+		require.InDelta(t, usual, last, float64(usual))
+		first, last = run(time.Microsecond, 10) // pages
+		require.Equal(t, usual, first)
+		require.Less(t, last, usual/4)
+		first, _ = run(time.Microsecond, 0)
+		require.Equal(t, last, first)
+		first, last = run(time.Nanosecond, 10)
+		require.Less(t, first, usual)
+		require.Greater(t, last, usual)
+		first, _ = run(time.Nanosecond, 0)
+		require.Equal(t, usual, first)
+	})
+}

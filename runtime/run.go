@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -44,6 +45,7 @@ type Module struct {
 
 	engine   engine.Engine
 	lane     *lane
+	slow     atomic.Int64 // the slice that guests begin with, of modules whose units take long; else 0
 	code     engine.Code
 	prepared *module.Prepared
 	data     []module.Segment // of prepared, while it may be kept
