@@ -82,6 +82,9 @@ func (m *Module) snapshotted() *state {
 	return m.pool.current
 }
 
+// SnapshotFreed reports whether nothing has a hold on the last snapshot any more.
+func (m *Module) SnapshotFreed() bool { return m.pool.current.image.Bytes() == nil }
+
 // Cooled is how many idle instances have given back their pages.
 func (m *Module) Cooled() (n int) {
 	m.pool.mu.Lock()

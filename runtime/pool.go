@@ -140,19 +140,21 @@ func (p *pool) get(ctx context.Context, tenant string) (*instance, error) {
 	}
 	// What a larger item once needed is no reason to refuse this one.
 	reserved := min(expected+idleBytes, max(p.budget.total, s.size()+idleBytes))
-	if err = p.budget.enter(ctx, reserved); err == nil {
-		var i *instance
-		if i, err = p.find(ctx, s, tenant); err == nil {
-			i.reserved = reserved
-			if i.memory != nil {
-				i.memory.budget, i.memory.covered, i.memory.grown = p.budget, reserved-idleBytes, 0
-			}
-			return i, nil
-		}
-		p.budget.leave(reserved)
+	if err := p.budget.enter(ctx, reserved); err != nil {
+		p.leave()
+		return nil, errors.Join(err, s.release())
 	}
-	p.leave()
-	return nil, err
+	i, err := p.find(ctx, s, tenant)
+	if err != nil {
+		p.budget.leave(reserved)
+		p.leave()
+		return nil, err
+	}
+	i.reserved = reserved
+	if i.memory != nil {
+		i.memory.budget, i.memory.covered, i.memory.grown = p.budget, reserved-idleBytes, 0
+	}
+	return i, nil
 }
 
 // state returns the state for new items, for which release must be called.

@@ -389,6 +389,40 @@ func TestMostInstances(t *testing.T) {
 	require.Zero(t, m.Pool().Working)
 }
 
+// What an item holds that gives up waiting, for its turn or for memory, is given back:
+// with the module all of it is gone.
+func TestWaitsInVain(t *testing.T) {
+	for name, pool := range map[string]wasmrt.Pool{"turn": {Most: 1}, "memory": {}} {
+		t.Run(name, func(t *testing.T) {
+			const one = 256<<10 + 16<<10 // what an item takes
+			r, err := wasmrt.New(wasmrt.Config{Log: quiet(), Memory: one + one/2})
+			require.NoError(t, err)
+			m, err := r.Load(t.Context(), wasmrt.Source{Name: "subject", Binary: guest(t, "mess"), Pool: pool})
+			require.NoError(t, err)
+			inside, release := make(chan struct{}), make(chan struct{})
+			job, _ := newJob(t, `{"Program": "P0000000000000000"}`)
+			job.OnProgress = func(beacon.Progress) { inside <- struct{}{}; <-release }
+			ended := make(chan error)
+			go func() {
+				_, err := m.Run(t.Context(), job)
+				ended <- err
+			}()
+			<-inside
+			for range 10 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				_, err := messRun(ctx, t, m, "", "")
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				cancel()
+			}
+			close(release)
+			require.NoError(t, <-ended)
+			require.NoError(t, m.Close(context.Background()))
+			require.True(t, m.SnapshotFreed())
+			require.Zero(t, r.Used())
+		})
+	}
+}
+
 // S15: items wait for memory instead of taking more than there is, and one that wants
 // more than is left is told.
 func TestMemoryOfTheWorker(t *testing.T) {
