@@ -66,7 +66,7 @@ func (x *track) requireWaits(l *lease) <-chan struct{} {
 	return passed
 }
 
-// S18: guests that take long leave a processor to other tenants' brief items, and
+// S11: guests that take long leave a processor to other tenants' brief items, and
 // use it where there are none.
 func TestLaneLeavesRoom(t *testing.T) {
 	onTrack(t, 2, func(x *track) {
@@ -122,7 +122,7 @@ func TestLaneReserve(t *testing.T) {
 	})
 }
 
-// S18: tenants take turns, however many guests each has.
+// S11: tenants take turns, however many guests each has.
 func TestLaneTurns(t *testing.T) {
 	onTrack(t, 1, func(x *track) {
 		ran := map[string]time.Duration{}
