@@ -39,15 +39,16 @@ type Store struct {
 // A folder holds the directories of a tenant's items. That of the default tenant
 // is the store's own, unless it is apart.
 type folder struct {
-	path  string
-	spare string // where free is
+	path string
+	// shared is true if others may write to it: a process for the tenant's modules.
+	shared bool
 	// making is held while the folder is made or removed, made is true between.
 	making sync.Mutex
 	made   bool
 
 	// Guarded by the store's mu:
-	users int      // directories in it, and who holds it
-	free  []string // empty directories that are kept for the next items
+	users int    // directories in it, and who holds it
+	free  []kept // empty directories for the next items
 }
 
 // Open prepares a store under folder, which is created if need be, and removes
@@ -201,10 +202,7 @@ func (s *Store) enter(tenant string) (*folder, error) {
 	f := s.folders[path]
 	switch {
 	case f == nil:
-		f = &folder{path: path, spare: path, made: path == s.path}
-		if s.apart {
-			f.spare = s.path
-		}
+		f = &folder{path: path, shared: s.apart, made: path == s.path}
 		if s.folders == nil {
 			s.folders = map[string]*folder{}
 		}
@@ -260,8 +258,8 @@ func (s *Store) leave(f *folder) error {
 	f.free = nil
 	s.mu.Unlock()
 	var errs []error
-	for _, path := range free {
-		errs = append(errs, hostless(os.Remove(path)))
+	for _, k := range free {
+		errs = append(errs, hostless(remove(k.path)))
 	}
 	if f.made { // who comes now makes it again, when this is done
 		f.made = false
@@ -299,10 +297,17 @@ func (s *Store) CreateFor(tenant string) (*Dir, error) {
 
 // directory opens one that was kept, or makes one.
 func (s *Store) directory(f *folder) (*os.Root, error) {
-	for path := s.reuse(f); path != ""; path = s.reuse(f) {
-		if root, err := os.OpenRoot(path); err == nil {
+	for k := s.reuse(f); k != nil; k = s.reuse(f) {
+		root, err := os.OpenRoot(k.path)
+		if err != nil {
+			continue // somebody has moved it away
+		}
+		if !f.shared || k.is(root) && untouched(root) {
 			return root, nil
-		} // somebody has moved it away
+		}
+		if err := errors.Join(root.Close(), remove(k.path)); err != nil {
+			return nil, err
+		}
 	}
 	path := filepath.Join(f.path, random())
 	if err := os.Mkdir(path, 0o700); err != nil {
@@ -317,9 +322,15 @@ func (s *Store) directory(f *folder) (*os.Root, error) {
 
 // Close removes the directory and all that is in it.
 func (d *Dir) Close() error {
+	var k kept
 	pristine := untouched(d.Root)
+	if pristine && d.folder.shared {
+		var err error
+		k.info, err = d.Stat(".")
+		pristine = err == nil
+	}
 	err := d.Root.Close()
-	if !pristine || !d.recycle() {
+	if !pristine || !d.recycle(k) {
 		err = errors.Join(err, remove(d.Name()))
 	}
 	d.store.mu.Lock()
@@ -335,17 +346,29 @@ func (d *Dir) Close() error {
 // systems that look for an inode that was not used lately. So some that are as
 // they were made are kept, for items of the same tenant. They get another name
 // when an item ends: what somebody remembers of the item leads nowhere. They stay
-// in their tenant's folder, where moving them has nobody else wait, unless the
-// folder is apart: whoever may write to that could put something in their place.
-// Then they are outside of it until the next item begins.
+// in their tenant's folder: what moves something between folders, or into one that
+// all tenants have in common, waits for whoever else does.
 const (
-	freePrefix = "free-"
 	maxFree    = 16  // of a tenant
 	maxFreeAll = 256 // of all
 )
 
+// A kept directory is empty, and in a folder that others may write to still what it
+// was if its identity says so.
+type kept struct {
+	path string
+	info fs.FileInfo // its identity, in such a folder
+}
+
+// is reports whether the root is that directory, and not what somebody has put in
+// its place.
+func (k *kept) is(root *os.Root) bool {
+	info, err := root.Stat(".")
+	return err == nil && os.SameFile(info, k.info)
+}
+
 // recycle keeps a directory that is untouched, if there is room for it.
-func (d *Dir) recycle() bool {
+func (d *Dir) recycle(k kept) bool {
 	s, f := d.store, d.folder
 	s.mu.Lock()
 	room := len(f.free) < maxFree && s.free < maxFreeAll
@@ -356,42 +379,30 @@ func (d *Dir) recycle() bool {
 	if !room {
 		return false
 	}
-	free := filepath.Join(f.spare, random())
-	if f.spare != f.path {
-		free = filepath.Join(f.spare, freePrefix+random())
-	}
-	err := rename(d.Name(), free)
+	k.path = filepath.Join(f.path, random())
+	err := rename(d.Name(), k.path)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		s.free--
 		return false
 	}
-	f.free = append(f.free, free)
+	f.free = append(f.free, k)
 	return true
 }
 
-// reuse takes one of the directories that were kept, "" if there is none.
-func (s *Store) reuse(f *folder) string {
-	for {
-		s.mu.Lock()
-		n := len(f.free)
-		if n == 0 {
-			s.mu.Unlock()
-			return ""
-		}
-		free := f.free[n-1]
-		f.free = f.free[:n-1]
-		s.free--
-		s.mu.Unlock()
-		if f.spare == f.path {
-			return free
-		}
-		path := filepath.Join(f.path, random())
-		if rename(free, path) == nil {
-			return path
-		}
+// reuse takes one of the directories that were kept, nil if there is none.
+func (s *Store) reuse(f *folder) *kept {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(f.free)
+	if n == 0 {
+		return nil
 	}
+	k := f.free[n-1]
+	f.free = f.free[:n-1]
+	s.free--
+	return &k
 }
 
 // remove removes a directory, if it is there, and all that providers left in

@@ -559,3 +559,57 @@ func TestDirectoriesOfTenants(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.NoDirExists(t, filepath.Dir(one))
 }
+
+// In a folder that a process of the tenant's can write to, nothing that it puts into
+// a directory that is kept, or in its place, is in the next item's.
+func TestS3KeptDirectories(t *testing.T) {
+	if os.PathSeparator != '/' {
+		t.Skip("no directories are kept here")
+	}
+	for name, tamper := range map[string]func(path, elsewhere string) error{
+		"nothing":           func(string, string) error { return nil },
+		"a file in it":      func(path, _ string) error { return os.WriteFile(filepath.Join(path, "f"), nil, 0o600) },
+		"its mode":          func(path, _ string) error { return os.Chmod(path, 0o777) }, //nolint:gosec // the test's point
+		"gone":              func(path, _ string) error { return os.Remove(path) },
+		"a link elsewhere":  func(path, elsewhere string) error { return errors.Join(os.Remove(path), os.Symlink(elsewhere, path)) },
+		"another directory": func(path, elsewhere string) error { return errors.Join(os.Remove(path), os.Rename(elsewhere, path)) },
+		"a file":            func(path, _ string) error { return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := staging.Open(t.TempDir())
+			require.NoError(t, err)
+			s.Separate()
+			defer func() { require.NoError(t, s.Close()) }()
+			folder, release, err := s.Folder("tenant")
+			require.NoError(t, err)
+			defer func() { require.NoError(t, release()) }()
+			d, err := s.CreateFor("tenant")
+			require.NoError(t, err)
+			first, err := os.Stat(d.Name())
+			require.NoError(t, err)
+			require.NoError(t, d.Close())
+			kept, err := os.ReadDir(folder)
+			require.NoError(t, err)
+			require.Len(t, kept, 1)
+			elsewhere := filepath.Join(t.TempDir(), "empty")
+			require.NoError(t, os.Mkdir(elsewhere, 0o700))
+			before, err := os.Stat(elsewhere)
+			require.NoError(t, err)
+			require.NoError(t, tamper(filepath.Join(folder, kept[0].Name()), elsewhere))
+
+			d, err = s.CreateFor("tenant")
+			require.NoError(t, err)
+			info, err := d.Stat(".")
+			require.NoError(t, err)
+			require.False(t, os.SameFile(before, info), "it is somebody else's")
+			if name == "nothing" {
+				require.True(t, os.SameFile(first, info))
+			}
+			require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+			inside, err := fs.ReadDir(d.FS(), ".")
+			require.NoError(t, err)
+			require.Empty(t, inside)
+			require.NoError(t, d.Close())
+		})
+	}
+}
