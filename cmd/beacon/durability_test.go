@@ -48,7 +48,7 @@ var processes = map[string]func(){"fleet-worker": fleetWorker, "nats-node": nats
 // BEACON_HUB_CHAOS is how many items, without which the test is skipped; the hub
 // is killed once for every 160 of them.
 func TestHubIsKilled(t *testing.T) {
-	f := newFleet(t)
+	f := chaosFleet(t)
 	address := freeAddress(t)
 	hub := f.process("beacon", "hub", "--listen", address, "--data", filepath.Join(f.dir, "data"))
 	f.servers = []string{address}
@@ -67,7 +67,7 @@ func TestHubIsKilled(t *testing.T) {
 // of three nodes, to four workers. Whatever it hits, one after the other is
 // killed and started again: nodes, hubs and workers.
 func TestClusterIsKilled(t *testing.T) {
-	f := newFleet(t)
+	f := chaosFleet(t)
 	nodes, urls := f.cluster(3)
 	var hubs []*process
 	for i := range 2 {
@@ -108,7 +108,7 @@ func TestClusterIsKilled(t *testing.T) {
 
 // A fleet is everything that a durability test starts.
 type fleet struct {
-	t       *testing.T
+	t       testing.TB
 	items   int
 	dir     string
 	dice    *rand.Rand
@@ -120,14 +120,21 @@ type fleet struct {
 	first map[string]string // by hash: the result that was seen first
 }
 
-func newFleet(t *testing.T) *fleet {
+// chaosFleet is one for so many items as the environment asks for.
+func chaosFleet(t *testing.T) *fleet {
 	items, _ := strconv.Atoi(os.Getenv("BEACON_HUB_CHAOS"))
 	if items == 0 {
 		t.Skip("takes minutes; set BEACON_HUB_CHAOS to the number of items, 5000 for all of it")
 	}
 	seed, _ := strconv.ParseUint(cmp.Or(os.Getenv("BEACON_CHAOS_SEED"), "1"), 10, 64)
+	f := newFleet(t)
+	f.items, f.dice = items, rand.New(rand.NewPCG(seed, 1))
+	return f
+}
+
+func newFleet(t testing.TB) *fleet {
 	f := &fleet{
-		t: t, items: items, dir: t.TempDir(), dice: rand.New(rand.NewPCG(seed, 1)), first: map[string]string{},
+		t: t, dir: t.TempDir(), first: map[string]string{},
 		client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 32}},
 	}
 	t.Cleanup(func() {
@@ -480,7 +487,7 @@ func (f *fleet) healthy(nodes []*process) {
 
 // freeAddress is one on which nothing listens. It lies below the ports that the
 // system gives to outgoing connections, since whoever listens there comes back.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
 		address := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(18000))

@@ -61,28 +61,29 @@ func (s *Store) openJournal(ctx context.Context) (*Journal, error) {
 func (s *Store) bucket(ctx context.Context, what, description string, replicas int) (jetstream.ObjectStore, error) {
 	name := s.name(what)
 	var bucket jetstream.ObjectStore
+	var status jetstream.ObjectStoreStatus
+	// In a cluster a bucket that another hub has just created may not be
+	// everywhere yet, so that its status belongs to what is tried again.
 	err := s.patiently(ctx, func(ctx context.Context) error {
-		existing, err := s.js.ObjectStore(ctx, name)
-		if !errors.Is(err, jetstream.ErrBucketNotFound) {
-			bucket = existing
-			return err
+		var err error
+		bucket, err = s.js.ObjectStore(ctx, name)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			if s.embedded != nil && s.embedded.known {
+				return permanent{fmt.Errorf("%w: bucket %s is gone", errDamaged, name)}
+			}
+			bucket, err = s.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
+				Bucket: name, Description: description, Storage: jetstream.FileStorage,
+				Replicas: replicas, Metadata: metadata(),
+			})
+			if errors.Is(err, jetstream.ErrBucketExists) {
+				bucket, err = s.js.ObjectStore(ctx, name)
+			}
 		}
-		if s.embedded != nil && s.embedded.known {
-			return permanent{fmt.Errorf("%w: bucket %s is gone", errDamaged, name)}
-		}
-		bucket, err = s.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
-			Bucket: name, Description: description, Storage: jetstream.FileStorage,
-			Replicas: replicas, Metadata: metadata(),
-		})
-		if errors.Is(err, jetstream.ErrBucketExists) {
-			bucket, err = s.js.ObjectStore(ctx, name)
+		if err == nil {
+			status, err = bucket.Status(ctx)
 		}
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", name, err)
-	}
-	status, err := bucket.Status(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", name, err)
 	}
