@@ -76,6 +76,8 @@ const (
 type Result struct {
 	Outputs Outputs
 	Log     []string
+	// Usage is what carrying it out has used, also if a provider failed.
+	Usage Usage
 }
 
 // ExitCode returns the exit code among the outputs, 0 when there is none.

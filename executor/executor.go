@@ -129,7 +129,7 @@ func (e *Executor) run(ctx context.Context, item beacon.WorkItem, files files, o
 	if err != nil {
 		return refused(ctx, err)
 	}
-	defer func() { e.leave(turn, result, err) }()
+	defer func() { result.Usage = e.leave(turn, result, err) }()
 	return e.carryOut(ctx, provider, turn.job(item, onProgress), files)
 }
 

@@ -55,17 +55,18 @@ func (t *turn) job(item beacon.WorkItem, onProgress func(beacon.Progress)) *beac
 	return &beacon.Job{Item: item, Tenant: t.tenant, Account: t.account, OnProgress: onProgress}
 }
 
-// leave ends the turn and tells of it.
-func (e *Executor) leave(t *turn, result beacon.Result, err error) {
-	took := time.Since(t.began)
+// leave ends the turn, tells of it and says what was used.
+func (e *Executor) leave(t *turn, result beacon.Result, err error) beacon.Usage {
+	took, statement := time.Since(t.began), t.account.Statement()
 	t.end()
 	if e.cfg.OnEnd == nil {
-		return
+		return statement.Usage
 	}
 	e.cfg.OnEnd(Record{
 		Item: t.item, Tenant: t.tenant, Began: t.began, Waited: t.began.Sub(t.arrived), Took: took,
-		Statement: t.account.Statement(), ExitCode: result.ExitCode(), Code: beacon.CodeOf(err),
+		Statement: statement, ExitCode: result.ExitCode(), Code: beacon.CodeOf(err),
 	})
+	return statement.Usage
 }
 
 // hold asks for the space that the sources take. It is given back with the turn.

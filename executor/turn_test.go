@@ -283,3 +283,16 @@ func TestSourcesAreCharged(t *testing.T) {
 	require.EqualValues(t, 10, s.Usage.Received)
 	require.EqualValues(t, 10, s.Usage.Staged)
 }
+
+// What an item has used is part of its result, however it ends.
+func TestResultsTellWhatWasUsed(t *testing.T) {
+	for _, failure := range []error{nil, beacon.Errorf(beacon.Failed, "no")} {
+		b := prepare(t, func(ctx context.Context, job *beacon.Job) (beacon.Result, error) {
+			require.NoError(t, job.Account.Spend(ctx, beacon.Usage{Fuel: 7, Tokens: 2}))
+			return beacon.Result{Usage: beacon.Usage{Fuel: 1}}, failure // who is paid does not write the bill
+		}, executor.Config{})
+		result, err := b.Run(t.Context(), work(nil), nil)
+		require.ErrorIs(t, err, failure)
+		require.Equal(t, beacon.Usage{Fuel: 7, Tokens: 2}, result.Usage)
+	}
+}

@@ -24,6 +24,7 @@ type message struct {
 	OutputFilename string          `json:"OutputFilename"`
 	OutputSize     float64         `json:"OutputSize"`
 	AttemptNumber  json.RawMessage `json:"AttemptNumber"`
+	Usage          json.RawMessage `json:"Usage"`
 }
 
 // An event is what the hub sends to a worker, in the real server's order.
@@ -55,7 +56,7 @@ func decodeMessage(raw []byte) (message, error) {
 }
 
 // completion reads the outcome of WorkComplete.
-func completion(outputs, log json.RawMessage) ledger.Outcome {
+func completion(outputs, log, usage json.RawMessage) ledger.Outcome {
 	trimmed := bytes.TrimSpace(outputs)
 	switch {
 	case len(trimmed) == 0 || string(trimmed) == "null":
@@ -63,16 +64,16 @@ func completion(outputs, log json.RawMessage) ledger.Outcome {
 	case trimmed[0] != '{': // outputs are named; this one gets the name of the primary value
 		trimmed = append(append([]byte(`{"Result":`), trimmed...), '}')
 	}
-	return ledger.Outcome{Status: protocol.StatusComplete, Outputs: trimmed, Log: lines(log)}
+	return ledger.Outcome{Status: protocol.StatusComplete, Outputs: trimmed, Log: lines(log), Usage: protocol.DecodeUsage(usage)}
 }
 
 // failure reads the outcome of WorkError.
-func failure(reason, log json.RawMessage) ledger.Outcome {
+func failure(reason, log, usage json.RawMessage) ledger.Outcome {
 	text := text(reason)
 	if text == "" {
 		text = "Unknown error"
 	}
-	return ledger.Outcome{Status: protocol.StatusError, Error: text, Log: lines(log)}
+	return ledger.Outcome{Status: protocol.StatusError, Error: text, Log: lines(log), Usage: protocol.DecodeUsage(usage)}
 }
 
 // A progress is a ProgressData taken apart.

@@ -123,7 +123,7 @@ func (h *Hub) tenants(reply responder, r *http.Request, _ []string) {
 			out = append(out, protocol.TenantRecord{
 				Tenant: t.Name, Weight: t.Share(), Queued: t.Queued(), Running: t.Busy, Live: t.Live,
 				Completed: t.Usage.Completed, Failed: t.Usage.Failed, Canceled: t.Usage.Canceled,
-				SlotMs: t.Usage.SlotMs, WaitMs: t.Usage.WaitMs, Given: t.Usage.Given,
+				SlotMs: t.Usage.SlotMs, WaitMs: t.Usage.WaitMs, Given: t.Usage.Given, Usage: t.Usage.Work,
 			})
 		}
 	}

@@ -34,6 +34,7 @@ type step struct {
 	number                      int64 // of steps since 1970; those of long ago are stale
 	completed, failed, canceled int
 	wait, run                   *hdrhistogram.Histogram
+	usage                       protocol.Usage
 }
 
 func newSeries() *series { return &series{&counts{}, map[string]*counts{}} }
@@ -81,6 +82,9 @@ func (c *counts) ended(it *ledger.Item) {
 	default:
 		s.failed++
 	}
+	if it.Usage != nil {
+		s.usage = s.usage.Plus(*it.Usage)
+	}
 	if it.Dispatched == 0 {
 		return // it never ran
 	}
@@ -101,7 +105,7 @@ func (c *counts) until(now time.Time) protocol.Series {
 	for number := last - mostSteps + 1; number <= last; number++ {
 		shown := protocol.Step{At: protocol.Timestamp{Time: time.UnixMilli(number * stepMs)}}
 		if s := &c[number%mostSteps]; s.number == number {
-			shown.Completed, shown.Failed, shown.Canceled = s.completed, s.failed, s.canceled
+			shown.Completed, shown.Failed, shown.Canceled, shown.Usage = s.completed, s.failed, s.canceled, s.usage
 			if s.wait != nil {
 				shown.WaitMs50, shown.WaitMs95 = s.wait.ValueAtQuantile(50), s.wait.ValueAtQuantile(95)
 				shown.RunMs50, shown.RunMs95 = s.run.ValueAtQuantile(50), s.run.ValueAtQuantile(95)

@@ -346,9 +346,9 @@ func (h *Hub) handle(ctx context.Context, s *socket, m message, raw []byte) {
 	case protocol.ActionHeartbeat:
 		h.socketHeartbeat(s, raw)
 	case protocol.ActionComplete:
-		h.reportEnd(ctx, s, m, completion(m.Outputs, m.Log), refused)
+		h.reportEnd(ctx, s, m, completion(m.Outputs, m.Log, m.Usage), refused)
 	case protocol.ActionError:
-		h.reportEnd(ctx, s, m, failure(m.ErrorMessage, m.Log), refused)
+		h.reportEnd(ctx, s, m, failure(m.ErrorMessage, m.Log, m.Usage), refused)
 	case protocol.ActionProgress:
 		p, err := decodeProgress(m.ProgressData)
 		if err == nil {

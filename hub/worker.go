@@ -257,6 +257,7 @@ type result struct {
 	Outputs      json.RawMessage `json:"Outputs"`
 	Log          json.RawMessage `json:"Log"`
 	Attempt      json.RawMessage `json:"AttemptNumber"`
+	Usage        json.RawMessage `json:"Usage"`
 }
 
 func (h *Hub) complete(reply responder, r *http.Request, args []string) {
@@ -264,7 +265,7 @@ func (h *Hub) complete(reply responder, r *http.Request, args []string) {
 	if !reply.body(r, mostResult, &body) {
 		return
 	}
-	if err := h.ended(r.Context(), args[0], attempt(body.Attempt), completion(body.Outputs, body.Log), sessionOf(r)); err != nil {
+	if err := h.ended(r.Context(), args[0], attempt(body.Attempt), completion(body.Outputs, body.Log, body.Usage), sessionOf(r)); err != nil {
 		reply.refused(h, args[0], err)
 		return
 	}
@@ -276,11 +277,12 @@ func (h *Hub) fail(reply responder, r *http.Request, args []string) {
 		ErrorMessage json.RawMessage `json:"ErrorMessage"`
 		Log          json.RawMessage `json:"Log"`
 		Attempt      json.RawMessage `json:"AttemptNumber"`
+		Usage        json.RawMessage `json:"Usage"`
 	}
 	if !reply.body(r, mostResult, &body) {
 		return
 	}
-	if err := h.ended(r.Context(), args[0], attempt(body.Attempt), failure(body.ErrorMessage, body.Log), sessionOf(r)); err != nil {
+	if err := h.ended(r.Context(), args[0], attempt(body.Attempt), failure(body.ErrorMessage, body.Log, body.Usage), sessionOf(r)); err != nil {
 		reply.refused(h, args[0], err)
 		return
 	}
@@ -513,7 +515,7 @@ func batch[T any](reply responder, r *http.Request, most int64, status string, a
 
 func (h *Hub) completeBatch(reply responder, r *http.Request, _ []string) {
 	batch(reply, r, mostResult, "Completed", func(entry result) (string, error) {
-		err := h.ended(r.Context(), entry.WorkItemHash, attempt(entry.Attempt), completion(entry.Outputs, entry.Log), sessionOf(r))
+		err := h.ended(r.Context(), entry.WorkItemHash, attempt(entry.Attempt), completion(entry.Outputs, entry.Log, entry.Usage), sessionOf(r))
 		if err != nil {
 			text, known := refusal(entry.WorkItemHash, err)
 			if !known {

@@ -106,20 +106,22 @@ func encodeBeacon(action, beaconID string) ([]byte, error) {
 }
 
 // NewWorkFailure translates a provider's error for the wire.
-func NewWorkFailure(message string, log []string, attempt int) WorkFailure {
+// Of the result, the log and the usage count.
+func NewWorkFailure(message string, r beacon.Result, attempt int) WorkFailure {
+	log := r.Log
 	if log == nil {
 		log = []string{}
 	}
-	return WorkFailure{ErrorMessage: message, Log: log, AttemptNumber: attempt}
+	return WorkFailure{ErrorMessage: message, Log: log, AttemptNumber: attempt, Usage: NewUsage(r.Usage)}
 }
 
-// EncodeError makes the frame that reports a provider's error.
-func EncodeError(hash, message string, log []string, attempt int) ([]byte, error) {
+// EncodeError makes the frame that reports a provider's error; see NewWorkFailure.
+func EncodeError(hash, message string, r beacon.Result, attempt int) ([]byte, error) {
 	return Encode(struct {
 		Action       string `json:"Action"`
 		WorkItemHash string `json:"WorkItemHash"`
 		WorkFailure
-	}{ActionError, hash, NewWorkFailure(message, log, attempt)})
+	}{ActionError, hash, NewWorkFailure(message, r, attempt)})
 }
 
 // EncodeProgress makes the frame that reports progress. It fails when the

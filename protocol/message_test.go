@@ -72,7 +72,7 @@ func TestWorkerFramesAreThoseOfTheNodeWorker(t *testing.T) {
 			`{"Action":"WorkProgress","WorkItemHash":"wi","ProgressData":{"Percent":0}}`,
 		},
 		"error": {
-			func() ([]byte, error) { return protocol.EncodeError("wi", "provider says no", nil, 0) },
+			func() ([]byte, error) { return protocol.EncodeError("wi", "provider says no", beacon.Result{}, 0) },
 			`{"Action":"WorkError","WorkItemHash":"wi","ErrorMessage":"provider says no","Log":[]}`,
 		},
 		"deregister": {
@@ -118,7 +118,7 @@ func TestOurMessages(t *testing.T) {
 	for name, encode := range map[string]func() ([]byte, error){
 		`{"Action":"WorkComplete","WorkItemHash":"wi","Outputs":{},"Log":[],"AttemptNumber":3}`:     func() ([]byte, error) { return protocol.EncodeComplete("wi", beacon.Result{}, 3) },
 		`{"WorkItemHash":"wi","Outputs":{},"Log":[],"AttemptNumber":3}`:                             func() ([]byte, error) { return protocol.EncodeBatchEntry("wi", beacon.Result{}, 3) },
-		`{"Action":"WorkError","WorkItemHash":"wi","ErrorMessage":"no","Log":[],"AttemptNumber":3}`: func() ([]byte, error) { return protocol.EncodeError("wi", "no", nil, 3) },
+		`{"Action":"WorkError","WorkItemHash":"wi","ErrorMessage":"no","Log":[],"AttemptNumber":3}`: func() ([]byte, error) { return protocol.EncodeError("wi", "no", beacon.Result{}, 3) },
 	} {
 		frame, err := encode()
 		require.NoError(t, err)

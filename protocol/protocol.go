@@ -168,7 +168,8 @@ type Completion struct {
 	Log     []string       `json:"Log"`
 	// AttemptNumber is which delivery of the item it is the outcome of: ours, and
 	// ignored by Ultravisor. 0 means unknown.
-	AttemptNumber int `json:"AttemptNumber,omitempty"`
+	AttemptNumber int    `json:"AttemptNumber,omitempty"`
+	Usage         *Usage `json:"Usage,omitempty"` // ours, too
 }
 
 // A WorkFailure is the outcome of an item whose provider failed.
@@ -176,6 +177,7 @@ type WorkFailure struct {
 	ErrorMessage  string   `json:"ErrorMessage"`
 	Log           []string `json:"Log"`
 	AttemptNumber int      `json:"AttemptNumber,omitempty"` // as of a Completion
+	Usage         *Usage   `json:"Usage,omitempty"`
 }
 
 // NewRegistration describes capabilities the way servers want them.
@@ -248,7 +250,7 @@ func (p Progress) Beacon() beacon.Progress {
 
 // NewCompletion translates a result for the wire, where Log is never null.
 func NewCompletion(r beacon.Result) Completion {
-	c := Completion{Outputs: r.Outputs, Log: r.Log}
+	c := Completion{Outputs: r.Outputs, Log: r.Log, Usage: NewUsage(r.Usage)}
 	if c.Outputs == nil {
 		c.Outputs = beacon.Outputs{}
 	}

@@ -37,6 +37,13 @@ func appendCompletion(b []byte, hash string, r beacon.Result, attempt int) ([]by
 	if attempt != 0 {
 		b = strconv.AppendInt(append(b, `,"AttemptNumber":`...), int64(attempt), 10)
 	}
+	if usage := NewUsage(r.Usage); usage != nil {
+		raw, err := json.Marshal(usage)
+		if err != nil {
+			return nil, fmt.Errorf("encode the usage: %w", err)
+		}
+		b = append(append(b, `,"Usage":`...), raw...)
+	}
 	return valid(append(b, '}')), nil
 }
 

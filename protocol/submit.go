@@ -184,6 +184,7 @@ type WorkRecord struct {
 	Error                string          `json:"Error,omitempty"`
 	Files                []StoredFile    `json:"Files,omitempty"`
 	DeadLetter           bool            `json:"DeadLetter,omitempty"`
+	Usage                *Usage          `json:"Usage,omitempty"` // of all attempts since it was handed in, or again
 }
 
 // Names of WorkEvents.

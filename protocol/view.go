@@ -51,6 +51,8 @@ type TenantRecord struct {
 	SlotMs    int64  `json:"SlotMs"`
 	WaitMs    int64  `json:"WaitMs"`
 	Given     uint64 `json:"Given"`
+	// Usage is what beacons say that they have used; those of other makers do not.
+	Usage Usage `json:"Usage,omitzero"`
 }
 
 // A BacklogRecord is what an autoscaler wants to know of a capability. OldestMs
@@ -151,4 +153,6 @@ type Step struct {
 	WaitMs95  int64     `json:"WaitMs95"`
 	RunMs50   int64     `json:"RunMs50"`
 	RunMs95   int64     `json:"RunMs95"`
+	// Usage is that of these items, in all their attempts.
+	Usage Usage `json:"Usage,omitzero"`
 }

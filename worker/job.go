@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"time"
 
@@ -60,8 +61,11 @@ func (w *worker) conclude(p *progress, start time.Time, j *job, result beacon.Re
 // newReport makes the report on an item. Outputs are encoded here, so that one
 // that cannot be fails its own item and nothing else.
 func newReport(hash string, result beacon.Result, err error) Report {
+	if math.IsNaN(result.Usage.Cost) || math.IsInf(result.Usage.Cost, 0) {
+		result.Usage.Cost = 0 // no number in JSON either
+	}
 	failed := func(message string) Report {
-		return Report{Hash: hash, Result: beacon.Result{Log: result.Log}, Failed: true, Message: message}
+		return Report{Hash: hash, Result: beacon.Result{Log: result.Log, Usage: result.Usage}, Failed: true, Message: message}
 	}
 	if err != nil {
 		return failed(message(err))
@@ -78,7 +82,7 @@ func newReport(hash string, result beacon.Result, err error) Report {
 		}
 		outputs[name] = raw
 	}
-	return Report{Hash: hash, Result: beacon.Result{Outputs: outputs, Log: result.Log}}
+	return Report{Hash: hash, Result: beacon.Result{Outputs: outputs, Log: result.Log, Usage: result.Usage}}
 }
 
 // encode is json.Marshal for values of strangers, whose methods may panic.

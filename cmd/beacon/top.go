@@ -241,9 +241,10 @@ func (v topView) text() string {
 		}
 	})
 	section("TENANTS", len(v.Tenants), func(row func(...any)) {
-		row("Name", "Waiting", "Running", "Completed", "Failed", "Canceled", "Time in slots", "Weight")
+		row("Name", "Waiting", "Running", "Completed", "Failed", "Canceled", "Time in slots", "Fuel", "Files", "Network", "Tokens", "Weight")
 		for _, t := range v.Tenants {
-			row(t.Tenant, commas(t.Queued), commas(t.Running), commas(t.Completed), commas(t.Failed), commas(t.Canceled), ms(t.SlotMs), t.Weight)
+			row(t.Tenant, commas(t.Queued), commas(t.Running), commas(t.Completed), commas(t.Failed), commas(t.Canceled), ms(t.SlotMs),
+				quantity(t.Usage.Fuel), humanize.IBytes(uint64(t.Usage.Staged)), humanize.IBytes(uint64(t.Usage.Sent+t.Usage.Received)), quantity(t.Usage.Tokens), t.Weight)
 		}
 	})
 	section("BEACONS", len(v.Beacons), func(row func(...any)) {
@@ -264,6 +265,14 @@ func (v topView) text() string {
 }
 
 func commas[N int | uint64](n N) string { return humanize.Comma(int64(n)) } //nolint:gosec // counts
+
+// quantity is a large number, in short.
+func quantity(n int64) string {
+	if n < 1000 {
+		return commas(int(n))
+	}
+	return strings.TrimSpace(humanize.SIWithDigits(float64(n), 1, ""))
+}
 
 func ms(n int64) string {
 	d := time.Duration(n) * time.Millisecond

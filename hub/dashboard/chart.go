@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/go-analyze/charts"
@@ -47,9 +48,20 @@ var drawings = []chart{
 		{"median", cool, func(s protocol.Step) float64 { return float64(s.RunMs50) }, true},
 		{"95 %", warm, func(s protocol.Step) float64 { return float64(s.RunMs95) }, true},
 	}, span},
+	{"fuel", "Fuel per minute", []line{
+		{"instructions", cool, func(s protocol.Step) float64 { return float64(s.Usage.Fuel) }, false},
+	}, quantity},
 }
 
 func plain(v float64) string { return humanize.CommafWithDigits(v, 1) }
+
+// quantity is a large number, in short.
+func quantity(v float64) string {
+	if v < 1000 {
+		return humanize.CommafWithDigits(v, 0)
+	}
+	return strings.TrimSpace(humanize.SIWithDigits(v, 1, ""))
+}
 
 // Sizes of a chart in pixels; pages scale it.
 const (

@@ -79,9 +79,19 @@ func (d *Dashboard) overview(c *client, _ url.Values) (page, error) {
 			Names map[string]string
 		}{running, names(beacons)}},
 		{"charts", true, figures(hour)},
-		{"tenants", true, tenants.Tenants},
+		{"tenants", true, usages(tenants.Tenants)},
 		{"backlog", true, backlog.Backlog},
 	}}, nil
+}
+
+// A table of tenants has columns for language models once one was used.
+type tenantTable struct {
+	Tenants []protocol.TenantRecord
+	Models  bool
+}
+
+func usages(tenants []protocol.TenantRecord) tenantTable {
+	return tenantTable{tenants, slices.ContainsFunc(tenants, func(t protocol.TenantRecord) bool { return t.Usage.Tokens > 0 })}
 }
 
 // names tells what beacons are called, by their BeaconID.

@@ -24,6 +24,10 @@ func (d *Dashboard) functions() template.FuncMap {
 		"count":    func(n any) string { return humanize.Comma(int64(number(n))) },
 		"size":     func(n int64) string { return humanize.IBytes(uint64(max(0, n))) }, //nolint:gosec // not negative
 		"mean":     mean,
+		"network":  func(u protocol.Usage) int64 { return u.Sent + u.Received },
+		"used":     used,
+		"quantity": func(n any) string { return quantity(number(n)) },
+		"cost":     func(n float64) string { return humanize.CommafWithDigits(n, 4) },
 		"class":    func(status string) string { return strings.ToLower(status) },
 		"words":    words,
 		"workURL":  itemPath,
@@ -92,6 +96,30 @@ func mean(total int64, n uint64) string {
 		return "–"
 	}
 	return span(float64(total) / float64(n))
+}
+
+// used is a usage in words.
+func used(u *protocol.Usage) string {
+	var parts []string
+	for _, part := range []struct {
+		n    int64
+		text string
+	}{
+		{u.Fuel, quantity(float64(u.Fuel)) + " fuel"},
+		{u.Memory, humanize.IBytes(uint64(max(0, u.Memory))) + " of memory"},    //nolint:gosec // not negative
+		{u.Staged, humanize.IBytes(uint64(max(0, u.Staged))) + " of files"},     //nolint:gosec // not negative
+		{u.Sent, humanize.IBytes(uint64(max(0, u.Sent))) + " sent"},             //nolint:gosec // not negative
+		{u.Received, humanize.IBytes(uint64(max(0, u.Received))) + " received"}, //nolint:gosec // not negative
+		{u.Tokens, quantity(float64(u.Tokens)) + " tokens"},
+	} {
+		if part.n > 0 {
+			parts = append(parts, part.text)
+		}
+	}
+	if u.Cost > 0 {
+		parts = append(parts, "cost "+humanize.CommafWithDigits(u.Cost, 4))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // waited is how long an item had to wait in all.

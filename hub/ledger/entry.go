@@ -152,6 +152,8 @@ type Outcome struct {
 	Blob string `json:",omitempty"`
 	// Error says why, for every other Status.
 	Error string `json:",omitempty"`
+	// Usage is what the attempt has used; nil if nobody says.
+	Usage *protocol.Usage `json:",omitempty"`
 }
 
 // Cancel ends an item that waits and asks for the end of one that runs.

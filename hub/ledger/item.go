@@ -102,6 +102,7 @@ type Item struct {
 	Kept     []string              `json:",omitempty"` // ids of files that came with the outcome
 	Events   []Happening           `json:",omitempty"`
 	Outcome  *Outcome              `json:",omitempty"`
+	Usage    *protocol.Usage       `json:",omitempty"` // of this life
 	EndSeq   uint64                `json:",omitempty"` // order of ending
 	Dead     bool                  `json:",omitempty"`
 	Bytes    int64                 // counted against the bounds
@@ -205,7 +206,7 @@ func (it *Item) Record(settings json.RawMessage, outcome *Outcome) protocol.Work
 		DispatchedAt: timestamp(it.Dispatched), StartedAt: timestamp(it.Started), ClaimedAt: timestamp(it.Dispatched),
 		LastEventAt: timestamp(it.Touched), QueueWaitMs: it.WaitMs,
 		CancelRequested: it.CancelAsked, CancelReason: it.CancelReason,
-		Progress: it.Progress, AccumulatedLog: it.Log, Files: it.Files, DeadLetter: it.Dead,
+		Progress: it.Progress, AccumulatedLog: it.Log, Files: it.Files, DeadLetter: it.Dead, Usage: it.Usage,
 	}
 	if settings == nil {
 		settings = s.Settings

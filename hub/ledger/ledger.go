@@ -446,7 +446,7 @@ func (l *Ledger) requeue(hash string) Answer {
 	}
 	l.unlist(it)
 	from := it.Status
-	it.Failures, it.Lost, it.Dead = 0, 0, false
+	it.Failures, it.Lost, it.Dead, it.Usage = 0, 0, false, nil
 	l.spare(it.Kept)
 	it.Kept, it.Files = nil, nil
 	it.CancelAsked, it.CancelReason, it.Outcome, it.Ended, it.Deadline, it.Beacon = false, "", nil, 0, 0, ""
@@ -671,8 +671,23 @@ func (l *Ledger) finish(f *Finish) Answer {
 		// counts twice.
 		return Answer{Item: it, Err: &StaleError{attempt, it.Attempt}}
 	}
+	l.charge(it, f.Outcome.Usage)
 	l.conclude(it, f.Outcome, from)
 	return Answer{Item: it}
+}
+
+// charge counts what an attempt has used, however it has ended.
+func (l *Ledger) charge(it *Item, u *protocol.Usage) {
+	if u == nil {
+		return
+	}
+	t := l.tenant(it.Spec.Tenant)
+	t.Usage.Work = t.Usage.Work.Plus(*u)
+	sum := *u
+	if it.Usage != nil {
+		sum = it.Usage.Plus(*u)
+	}
+	it.Usage = &sum // what copies point to stays as it is
 }
 
 // conclude is how an attempt has ended. One that waited for another attempt

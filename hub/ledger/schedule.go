@@ -79,6 +79,8 @@ type Usage struct {
 	SlotMs    int64 // time in slots
 	WaitMs    int64 // of items that were given the first time
 	Given     uint64
+	// Work is what beacons say that they have used for its items.
+	Work protocol.Usage `json:",omitzero"`
 }
 
 const usualWeight = 100

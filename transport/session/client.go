@@ -491,7 +491,7 @@ func (c *Client) unwanted(hash, reason string) {
 // Report reports what became of an item; see transport.Session.
 func (c *Client) Report(ctx context.Context, r transport.Report) error {
 	if r.Failed {
-		body, err := protocol.Encode(protocol.NewWorkFailure(r.Message, r.Result.Log, r.Attempt))
+		body, err := protocol.Encode(protocol.NewWorkFailure(r.Message, r.Result, r.Attempt))
 		if err != nil {
 			return fmt.Errorf("%w: %w", transport.ErrRefused, err)
 		}

@@ -82,7 +82,7 @@ func (s *socket) Deliver(ctx context.Context, reports []transport.Report, sent f
 func encode(r transport.Report) ([]byte, error) {
 	switch {
 	case r.Failed:
-		return protocol.EncodeError(r.Hash, r.Message, r.Result.Log, r.Attempt)
+		return protocol.EncodeError(r.Hash, r.Message, r.Result, r.Attempt)
 	case len(r.Result.Outputs.Files()) > 0:
 		return nil, nil
 	}

@@ -111,7 +111,7 @@ func TestReportsSurvive(t *testing.T) {
 	require.NoError(t, err)
 	want := []worker.Report{
 		{Hash: "../../etc/passwd", Result: beacon.Result{Outputs: beacon.Outputs{"Big": json.RawMessage(`12345678901234567890`), "Text": json.RawMessage(`"<\u0000>"`)}, Log: []string{"l"}}},
-		{Hash: strings.Repeat("x", 5000), Failed: true, Message: "no", Result: beacon.Result{Outputs: beacon.Outputs{}}},
+		{Hash: strings.Repeat("x", 5000), Failed: true, Message: "no", Result: beacon.Result{Outputs: beacon.Outputs{}, Usage: beacon.Usage{Fuel: 1 << 60, Cost: 0.25}}},
 		{Hash: "not UTF-8: \xff\xfe", Failed: true, Message: "no", Result: beacon.Result{Outputs: beacon.Outputs{}}},
 		{Hash: "", Failed: true, Message: "no hash", Result: beacon.Result{Outputs: beacon.Outputs{}}},
 	}

@@ -222,7 +222,8 @@ type entry struct {
 	Log     []string
 	Failed  bool
 	Message string
-	Attempt int `json:",omitempty"`
+	Attempt int          `json:",omitempty"`
+	Usage   beacon.Usage `json:",omitzero"`
 }
 
 // A reference is to a file in the directory: its Path is a name there. It has
@@ -231,7 +232,7 @@ type reference beacon.File
 
 // encode makes a record of a report, with room for the frame.
 func encode(r worker.Report) ([]byte, error) {
-	e := entry{Hash: []byte(r.Hash), Log: r.Result.Log, Failed: r.Failed, Message: r.Message, Attempt: r.Attempt, Outputs: make(map[string]json.RawMessage, len(r.Result.Outputs))}
+	e := entry{Hash: []byte(r.Hash), Log: r.Result.Log, Failed: r.Failed, Message: r.Message, Attempt: r.Attempt, Usage: r.Result.Usage, Outputs: make(map[string]json.RawMessage, len(r.Result.Outputs))}
 	for name, value := range r.Result.Outputs {
 		if f, isFile := value.(beacon.File); isFile {
 			if e.Files == nil {
@@ -267,7 +268,7 @@ func decode(content []byte) (worker.Report, error) {
 	if err := json.Unmarshal(content, &e); err != nil {
 		return worker.Report{}, fmt.Errorf("not a report: %w", err)
 	}
-	r := worker.Report{Hash: string(e.Hash), Failed: e.Failed, Message: e.Message, Attempt: e.Attempt, Result: beacon.Result{Log: e.Log, Outputs: beacon.Outputs{}}}
+	r := worker.Report{Hash: string(e.Hash), Failed: e.Failed, Message: e.Message, Attempt: e.Attempt, Result: beacon.Result{Log: e.Log, Outputs: beacon.Outputs{}, Usage: e.Usage}}
 	for name, raw := range e.Outputs {
 		r.Result.Outputs[name] = raw
 	}
