@@ -36,7 +36,7 @@ func FuzzMessage(f *testing.F) {
 		h := New(Config{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 		defer func() { require.NoError(t, h.Close(ctx)) }()
 		require.NoError(t, h.Ready(ctx))
-		s := newSocket(nil, "")
+		s := newSocket(nil, nil, "")
 		s.who, s.known = caller{role: Admin}, true
 		h.core.connect(s)
 		_, err := h.register(protocol.Registration{Name: "w", Capabilities: []string{"A"}, MaxConcurrent: 1}, caller{role: Admin}, "", s)

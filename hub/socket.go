@@ -1,11 +1,13 @@
 package hub
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/cork"
 	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
@@ -36,6 +39,7 @@ const mostOutbox = 64 << 20
 // outbox, which never waits; its own goroutine writes them.
 type socket struct {
 	conn     *websocket.Conn
+	cork     *cork.Conn // below conn
 	session  string
 	base     string // how the worker addresses this hub
 	who      caller // by the session that the connection began with
@@ -110,9 +114,9 @@ func (s *socket) take() [][]byte {
 // mostOwed bounds the reports of one worker that are not durable yet.
 const mostOwed = 1024
 
-func newSocket(conn *websocket.Conn, session string) *socket {
+func newSocket(conn *websocket.Conn, corked *cork.Conn, session string) *socket {
 	return &socket{
-		conn: conn, session: session,
+		conn: conn, cork: corked, session: session,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}), paid: make(chan struct{}, 1), room: make(chan struct{}, mostOwed),
 	}
 }
@@ -174,7 +178,8 @@ func (s *socket) cancel(hash string, attempt int, reason string) {
 // serveSocket runs one worker's connection to its end.
 func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 	var s *socket
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	upgraded := &upgrade{ResponseWriter: w}
+	conn, err := websocket.Accept(upgraded, r, &websocket.AcceptOptions{
 		CompressionMode: websocket.CompressionDisabled,
 		// Workers take the answer for a sign that all that they sent before is safe.
 		OnPingReceived: func(ctx context.Context, _ []byte) bool { return s.settled(ctx) },
@@ -184,7 +189,7 @@ func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	conn.SetReadLimit(mostResult)
-	s = newSocket(conn, sessionOf(r))
+	s = newSocket(conn, upgraded.cork, sessionOf(r))
 	s.base = h.baseOf(r)
 	s.who, s.known = h.identify(r)
 	h.core.connect(s)
@@ -205,6 +210,38 @@ func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 	h.log.Debug("websocket ended", "error", err)
 }
 
+// An upgrade puts a cork below a WebSocket: on a link that needs longer for a
+// large item than the library gives a ping to be answered, the ping's answer
+// waits outside of the library.
+type upgrade struct {
+	http.ResponseWriter
+
+	cork *cork.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffers, err := http.NewResponseController(u.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	u.cork = &cork.Conn{Conn: conn}
+	u.cork.Pull()
+	buffers.Writer.Reset(u.cork)
+	return u.cork, buffers, nil
+}
+
+// slowest is the slowest link, in bytes per second, on which a large frame arrives.
+const slowest = 16 << 10
+
+// write sends a frame. Only here is a slow link waited for.
+func (s *socket) write(ctx context.Context, frame []byte) error {
+	deadline := time.Now().Add(sendTimeout + time.Duration(len(frame)/slowest)*time.Second)
+	s.cork.Hold()
+	err := s.conn.Write(ctx, websocket.MessageText, frame)
+	return errors.Join(err, s.cork.Release(deadline))
+}
+
 // write sends what is in the outbox until the socket is stopped, then closes.
 func (h *Hub) write(ctx context.Context, s *socket) {
 	for {
@@ -215,10 +252,7 @@ func (h *Hub) write(ctx context.Context, s *socket) {
 			stopped = true
 		}
 		for _, frame := range s.take() {
-			writing, cancel := context.WithTimeout(ctx, sendTimeout)
-			err := s.conn.Write(writing, websocket.MessageText, frame)
-			cancel()
-			if err != nil { // the connection is broken now, so reading ends, too
+			if err := s.write(ctx, frame); err != nil { // the connection is broken now, so reading ends, too
 				_ = s.conn.CloseNow()
 				return
 			}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/cork"
 	"github.com/ultravisor/beacon/protocol"
 	"github.com/ultravisor/beacon/transport"
 )
@@ -111,7 +112,7 @@ func NewClient(cfg Config) (*Client, error) {
 			if err != nil {
 				return nil, err
 			}
-			return &Cork{Conn: conn}, nil
+			return &cork.Conn{Conn: conn}, nil
 		}
 		own.Transport, up.Transport = t, tunnels
 		c.close = func() { t.CloseIdleConnections(); tunnels.CloseIdleConnections() }

@@ -26,6 +26,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/cork"
 	"github.com/ultravisor/beacon/protocol"
 	"github.com/ultravisor/beacon/transport"
 	"github.com/ultravisor/beacon/transport/session"
@@ -74,12 +75,12 @@ func Probe(cfg session.Config) func(ctx context.Context) error {
 	}
 }
 
-func upgrade(ctx context.Context, client *session.Client) (*websocket.Conn, *session.Cork, error) {
+func upgrade(ctx context.Context, client *session.Client) (*websocket.Conn, *cork.Conn, error) {
 	cfg := client.Config()
 	ctx, cancel := context.WithTimeout(ctx, cfg.RequestTimeout)
 	defer cancel()
-	var cork *session.Cork
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { cork = corkOf(got.Conn) }})
+	var corked *cork.Conn
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { corked = corkOf(got.Conn) }})
 	//nolint:bodyclose // Dial closes the body; its documentation says so
 	conn, answer, err := websocket.Dial(ctx, client.URL().String(), &websocket.DialOptions{HTTPClient: client.Upgrader()})
 	if err != nil {
@@ -89,31 +90,31 @@ func upgrade(ctx context.Context, client *session.Client) (*websocket.Conn, *ses
 		return nil, nil, fmt.Errorf("upgrade at %s: %w", client.URL().Host, err)
 	}
 	conn.SetReadLimit(cfg.MaxMessage)
-	if cork != nil {
-		cork.Pull()
+	if corked != nil {
+		corked.Pull()
 	}
-	return conn, cork, nil
+	return conn, corked, nil
 }
 
 // corkOf finds the cork below a connection; nil if it was not made by us.
-func corkOf(conn net.Conn) *session.Cork {
+func corkOf(conn net.Conn) *cork.Conn {
 	if secure, ok := conn.(*tls.Conn); ok {
 		conn = secure.NetConn()
 	}
-	cork, _ := conn.(*session.Cork)
-	return cork
+	corked, _ := conn.(*cork.Conn)
+	return corked
 }
 
 func open(ctx context.Context, client *session.Client) (*socket, error) {
 	if err := client.Authenticate(ctx); err != nil {
 		return nil, err
 	}
-	conn, cork, err := upgrade(ctx, client)
+	conn, corked, err := upgrade(ctx, client)
 	if err != nil {
 		return nil, err
 	}
 	s := &socket{
-		client: client, cfg: client.Config(), conn: conn, cork: cork,
+		client: client, cfg: client.Config(), conn: conn, cork: corked,
 		intake:     session.NewIntake(client.Config(), patience),
 		log:        client.Config().Logger,
 		sending:    make(chan struct{}, 1),
@@ -146,7 +147,7 @@ type socket struct {
 	client *session.Client
 	cfg    session.Config
 	conn   *websocket.Conn
-	cork   *session.Cork // below conn; nil if it has none
+	cork   *cork.Conn // below conn; nil if it has none
 	intake *session.Intake
 	log    *slog.Logger
 

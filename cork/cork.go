@@ -1,4 +1,6 @@
-package session
+// Package cork keeps what is written to a connection from waiting for a slow
+// link, at either end of a WebSocket.
+package cork
 
 import (
 	"net"
@@ -7,15 +9,14 @@ import (
 	"time"
 )
 
-// A Cork is a connection that keeps what is written and sends it when it may:
+// A Conn is a connection that keeps what is written and sends it when it may:
 // many small messages leave together, and nobody who only has something small to
-// say waits for a link that is slow. It is what a Client's Upgrader connects with,
-// and a connection like any other until Pull.
+// say waits for a link that is slow. It is a connection like any other until Pull.
 //
 // A library of WebSockets gives a ping, or the answer to one, five seconds to be
 // written, and then ends the connection. On a link that takes longer for what is
 // ahead of it, every large message would end that way.
-type Cork struct {
+type Conn struct {
 	net.Conn
 
 	mu     sync.Mutex
@@ -30,7 +31,7 @@ type Cork struct {
 	tasks  sync.WaitGroup
 }
 
-// maxKept is how much a Cork keeps in memory, apart from what is written without
+// maxKept is how much a Conn keeps in memory, apart from what is written without
 // making room for it; and it keeps a buffer of that size.
 const maxKept = 256 << 10
 
@@ -39,14 +40,14 @@ const parting = 100 * time.Millisecond
 
 // Pull has writes not wait any more, from now on. Those who write much have to
 // wait with Room and Release.
-func (c *Cork) Pull() {
+func (c *Conn) Pull() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pulled = true
 }
 
 // Write implements net.Conn. Errors of sending come with one of the next calls.
-func (c *Cork) Write(p []byte) (int, error) {
+func (c *Conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -71,7 +72,7 @@ func (c *Cork) Write(p []byte) (int, error) {
 
 // send sends what is kept, and what is written meanwhile. Mu is held, and busy
 // set.
-func (c *Cork) send() {
+func (c *Conn) send() {
 	for len(c.kept) > 0 && c.err == nil {
 		p := c.kept
 		c.kept = c.spare[:0]
@@ -92,14 +93,14 @@ func (c *Cork) send() {
 }
 
 // Hold keeps what is written from now on until Room and Release.
-func (c *Cork) Hold() {
+func (c *Conn) Hold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held = true
 }
 
 // Room sends what is kept, if that is much, and fails after the deadline.
-func (c *Cork) Room(deadline time.Time) error {
+func (c *Conn) Room(deadline time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.kept) < maxKept {
@@ -109,7 +110,7 @@ func (c *Cork) Room(deadline time.Time) error {
 }
 
 // Release lets everything go, and fails after the deadline.
-func (c *Cork) Release(deadline time.Time) error {
+func (c *Conn) Release(deadline time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held = false
@@ -117,7 +118,7 @@ func (c *Cork) Release(deadline time.Time) error {
 }
 
 // flush sends what is kept, or waits for somebody else to do that; mu is held.
-func (c *Cork) flush(deadline time.Time) error {
+func (c *Conn) flush(deadline time.Time) error {
 	var over <-chan time.Time
 	for c.busy && c.err == nil {
 		if over == nil {
@@ -153,7 +154,7 @@ func (c *Cork) flush(deadline time.Time) error {
 }
 
 // Close implements net.Conn.
-func (c *Cork) Close() error {
+func (c *Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	busy := c.busy

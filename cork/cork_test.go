@@ -1,4 +1,4 @@
-package session_test
+package cork_test
 
 import (
 	"bytes"
@@ -13,12 +13,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/ultravisor/beacon/transport/session"
+	"github.com/ultravisor/beacon/cork"
 )
 
 func TestCork(t *testing.T) {
 	near, far := net.Pipe() // on which a write waits for its reader
-	c := &session.Cork{Conn: near}
+	c := &cork.Conn{Conn: near}
 	c.Pull()
 	c.Hold()
 	_, err := c.Write([]byte("a"))
@@ -48,7 +48,7 @@ func TestCorkOnAStuckLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
-		c := &session.Cork{Conn: near}
+		c := &cork.Conn{Conn: near}
 		c.Pull()
 		_, err := c.Write([]byte("a")) // is sent in the background, for ever
 		require.NoError(t, err)
@@ -66,7 +66,7 @@ func TestCorkOnAStuckLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
-		c := &session.Cork{Conn: near}
+		c := &cork.Conn{Conn: near}
 		c.Pull()
 		c.Hold()
 		_, err := c.Write([]byte("a"))
@@ -77,7 +77,7 @@ func TestCorkOnAStuckLink(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 	near, far := net.Pipe()
-	c := &session.Cork{Conn: near}
+	c := &cork.Conn{Conn: near}
 	c.Pull()
 	require.NoError(t, far.Close())
 	_, err := c.Write([]byte("a"))
@@ -89,7 +89,7 @@ func TestCorkOnAStuckLink(t *testing.T) {
 // Everything arrives once and in order, whoever writes.
 func TestCorkKeepsOrder(t *testing.T) {
 	near, far := net.Pipe()
-	c := &session.Cork{Conn: near}
+	c := &cork.Conn{Conn: near}
 	c.Pull()
 	var got bytes.Buffer
 	var reader sync.WaitGroup
