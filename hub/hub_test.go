@@ -23,7 +23,11 @@ import (
 	"github.com/ultravisor/beacon/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The NATS client starts this goroutine with a publisher, and leaves it when
+	// the publisher has ended before it ran.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+}
 
 // patience bounds what a test waits for; it is no measure of anything, and on a
 // machine that has much else to do only what hangs takes so long.

@@ -20,7 +20,11 @@ import (
 	"github.com/ultravisor/beacon/hub/journal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The NATS client starts this goroutine with a publisher, and leaves it when
+	// the publisher has ended before it ran.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+}
 
 var quiet = slog.New(slog.DiscardHandler)
 
