@@ -154,7 +154,7 @@ func (r remote) collect(ctx context.Context, job *staged, req request, found []f
 		return notes, nil
 	}
 	if total > r.e.cfg.MaxOutput {
-		return nil, notCollected(found[0].name, beacon.Errorf(beacon.OutputLimit, "%s, the limit for a result is %s", Size(total), Size(r.e.cfg.MaxOutput)))
+		return nil, notCollected(found[0].name, beacon.Errorf(beacon.OutputLimit, "%s, the limit for a result is %s; raise MaxOutputBytes in the worker's configuration", Size(total), Size(r.e.cfg.MaxOutput)))
 	}
 	defer func() {
 		if err != nil {

@@ -281,7 +281,7 @@ func (c *coordinator) load(ctx context.Context) (uint64, error) {
 // else that waits. It is called with mu held, for reading at least.
 func (c *coordinator) enlist(done func(error)) {
 	entries := []ledger.Entry{{Start: &ledger.Start{URL: c.cfg.URL, Files: c.files.name(), Alone: !c.journal.Shared()}}}
-	if settings := c.cfg.settings(); !settings.Same(c.ledger.Settings()) {
+	if settings := c.cfg.settings(); !c.cfg.Guest && !settings.Same(c.ledger.Settings()) {
 		if len(c.ledger.Hubs()) > 0 {
 			c.log.Warn("the settings of this hub differ from those in force, and replace them for all hubs")
 		}

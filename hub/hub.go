@@ -37,6 +37,8 @@ type Config struct {
 	// Settings are those that all hubs of one journal share: bounds, times and
 	// tenants. The hub that was started last decides.
 	Settings ledger.Settings
+	// Guest has the hub take part by whatever settings are in force.
+	Guest bool
 	// SnapshotBytes is how much is written down at least between two snapshots;
 	// 0 means 16 MiB.
 	SnapshotBytes int64

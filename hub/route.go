@@ -260,6 +260,10 @@ func (p responder) problem(status int, code, message string) {
 // body reads a JSON object. An empty body is an empty object; bytes that are
 // not UTF-8 are replaced. When it returns false the request is answered.
 func (p responder) body(r *http.Request, most int64, into any) bool {
+	if r.ContentLength > most { // or else all up to the limit would be read first
+		p.problem(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", fmt.Sprintf("The body is over the limit of %d bytes.", most))
+		return false
+	}
 	p.patience(bodyTimeout)
 	raw, err := io.ReadAll(http.MaxBytesReader(p.w, r.Body, most))
 	p.patience(0)
@@ -281,7 +285,11 @@ func (p responder) body(r *http.Request, most int64, into any) bool {
 		var mistyped *json.UnmarshalTypeError
 		text := "Invalid JSON: " + err.Error()
 		if errors.As(err, &mistyped) {
-			text = fmt.Sprintf("Invalid JSON: %s cannot be a %s.", beacon.Excerpt(mistyped.Field, 100), mistyped.Value)
+			name := "The body"
+			if mistyped.Field != "" {
+				name = beacon.Excerpt(mistyped.Field, 100)
+			}
+			text = fmt.Sprintf("Invalid JSON: %s cannot be of the type %s.", name, mistyped.Value)
 		}
 		p.problem(http.StatusBadRequest, "InvalidContent", text)
 		return false

@@ -119,6 +119,19 @@ func TestHubsShareEverything(t *testing.T) {
 	one.eventually("its beacons are gone", func() bool { return one.get("/Beacon/"+again.id).status == http.StatusNotFound })
 }
 
+// A hub that is a guest goes by the settings of the others.
+func TestGuestsKeepSettings(t *testing.T) {
+	nats := natsServer(t)
+	one := share(t, nats, hub.Config{Settings: ledger.Settings{QueueItems: 1}})
+	one.enqueue(`{"Capability":"A"}`)
+	guest := share(t, nats, hub.Config{Guest: true})
+	for _, s := range []*sharing{guest, one} {
+		a := s.post("/Beacon/Work/Enqueue", `{"Capability":"A"}`)
+		require.Equal(t, http.StatusTooManyRequests, a.status, "%s", a.raw)
+		require.NotEmpty(t, a.header.Get("Retry-After"))
+	}
+}
+
 func TestFilesOfOtherHubs(t *testing.T) {
 	nats := natsServer(t)
 	one, two := share(t, nats, hub.Config{ShareSize: 1000}), share(t, nats, hub.Config{ShareSize: 1000})

@@ -7,7 +7,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -347,7 +349,7 @@ func (c *Client) follow(ctx context.Context, r io.Reader, onProgress func(beacon
 			if err := json.Unmarshal(payload, &d); err != nil {
 				return beacon.Result{}, beacon.Errorf(beacon.Unreachable, "server %s gave a result that is not the JSON that is expected: %w", c.base.Redacted(), err)
 			}
-			return c.result(d, kind == protocol.FrameResult, inside)
+			return c.result(ctx, d, kind == protocol.FrameResult, inside)
 		}
 	}
 }
@@ -362,12 +364,12 @@ func (c *Client) dispatchPlain(ctx context.Context, s protocol.Submission, outpu
 	if err != nil {
 		return beacon.Result{}, err
 	}
-	return c.result(d, true, output)
+	return c.result(ctx, d, true, output)
 }
 
 // result translates an answer. Where output is given, the file is still inside
-// of the outputs.
-func (c *Client) result(d protocol.Dispatched, ok bool, output io.Writer) (beacon.Result, error) {
+// of the outputs, or was too large for that and is beside of them.
+func (c *Client) result(ctx context.Context, d protocol.Dispatched, ok bool, output io.Writer) (beacon.Result, error) {
 	if !ok || !d.Success {
 		return beacon.Result{Log: d.Log}, beacon.Errorf(beacon.Failed, "%s", beacon.Excerpt(cmp.Or(d.Error, "the item failed"), 4096))
 	}
@@ -388,6 +390,46 @@ func (c *Client) result(d protocol.Dispatched, ok bool, output io.Writer) (beaco
 				return r, fmt.Errorf("write the output: %w", err)
 			}
 		}
+		return r, nil
+	}
+	name, _ := r.Outputs["OutputFilename"].(string)
+	if size, _ := r.Outputs["OutputSize"].(float64); output != nil && name != "" && size > 0 {
+		return r, c.beside(ctx, d.WorkItemHash, name, output)
 	}
 	return r, nil
+}
+
+// beside writes an output file that the server keeps beside of a result.
+func (c *Client) beside(ctx context.Context, hash, name string, output io.Writer) error {
+	var item protocol.WorkRecord
+	if err := c.call(ctx, http.MethodGet, "/Beacon/Work/"+url.PathEscape(hash), nil, &item, nil); err != nil {
+		return fmt.Errorf("find the output %s: %w", beacon.Excerpt(name, 200), err)
+	}
+	for _, f := range slices.Backward(item.Files) {
+		if f.Name != name || !strings.HasPrefix(f.URL, "/Beacon/File/") {
+			continue
+		}
+		return c.fetch(ctx, f, output)
+	}
+	return beacon.Errorf(beacon.Unreachable, "server %s does not have the output %s", c.base.Redacted(), beacon.Excerpt(name, 200))
+}
+
+func (c *Client) fetch(ctx context.Context, f protocol.StoredFile, output io.Writer) error {
+	res, err := c.do(ctx, http.MethodGet, f.URL, "", nothing, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return c.refusal("/Beacon/File", res)
+	}
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(output, sum), io.LimitReader(res.Body, f.Size+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("fetch the output %s after %d of %d bytes: %w", beacon.Excerpt(f.Name, 200), n, f.Size, err)
+	case n != f.Size || hex.EncodeToString(sum.Sum(nil)) != f.SHA256:
+		return beacon.Errorf(beacon.Unreachable, "server %s gave an output %s that is not the one that it has listed", c.base.Redacted(), beacon.Excerpt(f.Name, 200))
+	}
+	return nil
 }

@@ -53,6 +53,8 @@ type hubConfig struct {
 	FileSize  int64
 	FileBytes int64
 	FileHours float64
+
+	guest bool // takes part by the settings of others
 }
 
 func defaultHubConfig() hubConfig { return hubConfig{Listen: defaultListen, NATSPrefix: "beacon"} }
@@ -163,7 +165,7 @@ func loopback(address string) bool {
 // hub is the configuration of package hub.
 func (c *hubConfig) hub() hub.Config {
 	return hub.Config{
-		Users: c.Users, JoinSecret: c.JoinSecret, Anonymous: c.Anonymous, AllowedHosts: c.AllowedHosts, Settings: c.Settings,
+		Users: c.Users, JoinSecret: c.JoinSecret, Anonymous: c.Anonymous, AllowedHosts: c.AllowedHosts, Settings: c.Settings, Guest: c.guest,
 		RequestRate: c.RequestsPerSecond, RequestBurst: c.RequestBurst,
 		FileSize: c.FileSize, FileBytes: c.FileBytes, FileAge: time.Duration(c.FileHours * float64(time.Hour)),
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/ultravisor/beacon/audit"
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
+	"github.com/ultravisor/beacon/hub"
 	"github.com/ultravisor/beacon/protocol"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/sandbox"
@@ -61,6 +62,7 @@ type runOptions struct {
 	joinSecret    string
 	pollInterval  interval
 	tls           tlsFlags
+	nats          natsFlags
 	secure        *tls.Config
 	transport     string
 	drain         time.Duration
@@ -107,7 +109,7 @@ delivered at the next start.`,
 	f.StringVarP(&o.configPath, "config", "f", "", "configuration file (default "+configName+", if there is one)")
 	f.StringArrayVarP(&o.modules, "module", "m", nil, "a provider: a .wasm file or a folder of source; may be repeated")
 	f.StringSliceVar(&o.capabilities, "capabilities", nil, "built-in providers to offer: "+strings.Join(builtin.Names(), ", "))
-	f.StringVarP(&o.server, "server", "s", "", "the server's URL, also BEACON_SERVER")
+	f.StringVarP(&o.server, "server", "s", "", "the server's URL, or those of a NATS cluster that hubs share (nats://a,nats://b), also BEACON_SERVER")
 	f.StringVar(&o.listen, "listen", defaultListen, "without --server: where to look for a server, or else start a hub")
 	f.StringVar(&o.name, "name", "beacon-worker", "the worker's name, also BEACON_NAME")
 	f.IntVar(&o.maxConcurrent, "max-concurrent", 1, "how many items may run at once")
@@ -118,6 +120,7 @@ delivered at the next start.`,
 	f.StringVar(&o.joinSecret, "join-secret", "", "for servers that admit only workers that know it; better BEACON_JOIN_SECRET, $NAME or file:PATH")
 	f.Var(&o.pollInterval, "poll-interval", "how often to ask for work while there is none: 5s, or in milliseconds")
 	o.tls.register(f)
+	o.nats.register(f)
 	f.StringVar(&o.transport, "transport", "auto", "how to connect: auto, ws or http")
 	f.DurationVar(&o.drain, "drain-timeout", worker.DefaultDrainTimeout, "how long running items may go on after a signal")
 	f.BoolVar(&o.wait, "wait", false, "keep trying if the server is not there at the start")
@@ -248,7 +251,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.server != "" {
+	if o.server != "" && natsURLs(o.server) == nil {
 		if u, err := url.Parse(o.server); err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "ws", "wss"}, u.Scheme) {
 			return usagef("--server %q is not a URL such as http://%s", beacon.Excerpt(o.server, 100), defaultListen)
 		}
@@ -333,7 +336,11 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if embedded != nil {
 		defer func() { err = errors.Join(err, embedded.close()) }()
 	}
-	results, err := o.openOutbox(dirs, server, log)
+	at, direct := server, natsURLs(o.server) != nil
+	if direct {
+		at = withoutPasswords(natsURLs(o.server)) // the hub's own address is another each time
+	}
+	results, err := o.openOutbox(dirs, at, log)
 	if err != nil {
 		return err
 	}
@@ -342,8 +349,8 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, registry.Shutdown(context.WithoutCancel(ctx))) }()
-	o.announce(server, embedded != nil, all)
-	if embedded != nil {
+	o.announce(at, embedded != nil && !direct, all)
+	if embedded != nil && !direct {
 		fmt.Fprintf(o.out, "beacon: its dashboard is at %s\n", embedded.dashboard())
 	}
 
@@ -377,7 +384,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		if !o.verbose {
 			level.Set(slog.LevelWarn)
 		}
-		o.invite(server, all)
+		o.invite(at, all)
 	}, log)
 }
 
@@ -442,6 +449,14 @@ func (o *runOptions) recordFailures(log *slog.Logger) error {
 // findServer decides where the work comes from: the server that was named, one
 // that answers in the usual place, or a hub of our own there.
 func (o *runOptions) findServer(ctx context.Context, log *slog.Logger) (string, *runningHub, error) {
+	if urls := natsURLs(o.server); urls != nil {
+		l, err := o.nats.join(ctx, urls, hub.Worker, log)
+		if err != nil {
+			return "", nil, err
+		}
+		o.user, o.password, o.joinSecret = l.user, l.password, ""
+		return l.url(), l.runningHub, nil
+	}
 	if o.server != "" {
 		return o.server, nil, nil
 	}
@@ -490,18 +505,35 @@ func (o *runOptions) announce(server string, embedded bool, all []offered) {
 // invite shows how to try it.
 func (o *runOptions) invite(server string, all []offered) {
 	for _, m := range all {
-		if line := submitLine(server, m); line != "" {
+		if line := submitLine(o.reached(server), m); line != "" {
 			fmt.Fprintf(o.out, "beacon: try it in another terminal:\n\n  %s\n\n", line)
 			return
 		}
 	}
 }
 
+// reached is how submitters reach the server in the same way.
+func (o *runOptions) reached(server string) []string {
+	words := []string{"--server", server}
+	if o.tls.fingerprint != "" {
+		words = append(words, "--fingerprint", o.tls.fingerprint)
+	}
+	if natsURLs(server) != nil {
+		if o.nats.creds != "" {
+			words = append(words, "--creds", o.nats.creds)
+		}
+		if o.nats.prefix != defaultHubConfig().NATSPrefix {
+			words = append(words, "--nats-prefix", o.nats.prefix)
+		}
+	}
+	return words
+}
+
 // submitLine is a command that works when it is pasted: it shows the example
 // of the first action that has one, or the plainest call there is.
-func submitLine(server string, m offered) string {
+func submitLine(reached []string, m offered) string {
 	c := m.Capability()
-	words := []string{self(), "submit", "--server", server, "--capability", c.Name}
+	words := slices.Concat([]string{self(), "submit"}, reached, []string{"--capability", c.Name})
 	for _, a := range c.Actions {
 		if a.Example == nil {
 			continue

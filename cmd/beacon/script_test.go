@@ -13,8 +13,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/ultravisor/beacon/sandbox"
@@ -70,6 +72,20 @@ func TestScripts(t *testing.T) {
 			// bomb FILE: makes a module that keeps the compiler busy for a minute.
 			"bomb": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), bomb(), 0o600))
+			},
+			// nats VARIABLE: a NATS server that keeps things.
+			"nats": func(ts *testscript.TestScript, _ bool, args []string) {
+				srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: ts.MkAbs("nats"), NoSigs: true})
+				ts.Check(err)
+				srv.Start()
+				ts.Defer(func() {
+					srv.Shutdown()
+					srv.WaitForShutdown()
+				})
+				if !srv.ReadyForConnections(time.Minute) {
+					ts.Fatalf("the NATS server does not start")
+				}
+				ts.Setenv(args[0], srv.ClientURL())
 			},
 			// registry VARIABLE: an OCI registry.
 			"registry": func(ts *testscript.TestScript, _ bool, args []string) {

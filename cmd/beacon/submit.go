@@ -37,6 +37,7 @@ type submitOptions struct {
 	asJSON     bool
 	quiet      bool
 	tls        tlsFlags
+	nats       natsFlags
 }
 
 func newSubmitCommand(s streams) *cobra.Command {
@@ -56,7 +57,7 @@ func newSubmitCommand(s streams) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.server, "server", "s", cmp.Or(os.Getenv("BEACON_SERVER"), "http://"+defaultListen), "the server's URL, also BEACON_SERVER")
+	f.StringVarP(&o.server, "server", "s", cmp.Or(os.Getenv("BEACON_SERVER"), "http://"+defaultListen), "the server's URL, or those of a NATS cluster that hubs share (nats://a,nats://b), also BEACON_SERVER")
 	f.StringVarP(&o.capability, "capability", "c", "", "the capability that is asked for")
 	f.StringVarP(&o.action, "action", "a", "", "the action; default is the capability's first")
 	f.StringVar(&o.source, "source", "", "a file to work on; it is uploaded to the server")
@@ -70,10 +71,11 @@ func newSubmitCommand(s streams) *cobra.Command {
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print neither progress nor log")
 	o.settings.register(f)
 	o.tls.register(f)
+	o.nats.register(f)
 	return cmd
 }
 
-func (o *submitOptions) run(ctx context.Context) error {
+func (o *submitOptions) run(ctx context.Context) (err error) {
 	switch {
 	case o.capability == "":
 		return usagef("--capability is missing: name what is asked for")
@@ -99,6 +101,12 @@ func (o *submitOptions) run(ctx context.Context) error {
 		own.TLSClientConfig = secure
 		options.Transport = own
 	}
+	shown, closeHub, err := o.nats.reach(ctx, o.server, &options, o.err)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeHub()) }()
+	o.server = shown
 	client, err := submit.New(options)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,6 +32,7 @@ type topOptions struct {
 	once   bool
 	asJSON bool
 	tls    tlsFlags
+	nats   natsFlags
 }
 
 func newTopCommand(s streams) *cobra.Command {
@@ -50,14 +52,15 @@ page keys scroll, q ends it. Elsewhere, and with --once, it is printed once.
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.server, "server", "s", cmp.Or(os.Getenv("BEACON_SERVER"), "http://"+defaultListen), "the hub's URL, also BEACON_SERVER")
+	f.StringVarP(&o.server, "server", "s", cmp.Or(os.Getenv("BEACON_SERVER"), "http://"+defaultListen), "the hub's URL, or those of a NATS cluster that hubs share (nats://a,nats://b), also BEACON_SERVER")
 	f.BoolVar(&o.once, "once", false, "print the view once and end")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	o.tls.register(f)
+	o.nats.register(f)
 	return cmd
 }
 
-func (o *topOptions) run(ctx context.Context) error {
+func (o *topOptions) run(ctx context.Context) (err error) {
 	secure, err := o.tls.config()
 	if err != nil {
 		return err
@@ -68,6 +71,12 @@ func (o *topOptions) run(ctx context.Context) error {
 		own.TLSClientConfig = secure
 		options.Transport = own
 	}
+	shown, closeHub, err := o.nats.reach(ctx, o.server, &options, o.err)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeHub()) }()
+	o.server = shown
 	client, err := submit.New(options)
 	if err != nil {
 		return err

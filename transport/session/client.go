@@ -498,25 +498,33 @@ func (c *Client) Report(ctx context.Context, r transport.Report) error {
 		}
 		return c.report(ctx, protocol.PathError(escape(r.Hash)), protocol.TextBody(body))
 	}
-	result, err := c.upload(ctx, r)
-	if err != nil {
-		return fmt.Errorf("report: %w", err)
+	for all := false; ; all = true {
+		result, err := c.upload(ctx, r, all)
+		if err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+		body, err := protocol.EncodeCompletion(result, r.Attempt)
+		if err != nil {
+			return fmt.Errorf("%w: %w", transport.ErrRefused, err)
+		}
+		err = c.report(ctx, protocol.PathComplete(escape(r.Hash)), body)
+		var status *StatusError
+		if all || !errors.As(err, &status) || status.Status != http.StatusRequestEntityTooLarge || len(result.Outputs.Files()) == 0 {
+			return err
+		}
+		// What is too large inside of a result may be welcome beside of it.
+		r.Result = result
 	}
-	body, err := protocol.EncodeCompletion(result, r.Attempt)
-	if err != nil {
-		return fmt.Errorf("%w: %w", transport.ErrRefused, err)
-	}
-	return c.report(ctx, protocol.PathComplete(escape(r.Hash)), body)
 }
 
-// upload sends the files of a result that are wanted beside of it, where the
-// server takes them. What remains is the result without those.
-func (c *Client) upload(ctx context.Context, r transport.Report) (beacon.Result, error) {
+// upload sends the files of a result that are wanted beside of it, or all, where
+// the server takes them. What remains is the result without those.
+func (c *Client) upload(ctx context.Context, r transport.Report, all bool) (beacon.Result, error) {
 	result := r.Result
 	files := result.Outputs.Files()
 	for _, output := range slices.Sorted(maps.Keys(files)) {
 		f := files[output]
-		if !f.Upload || c.noUploads.Load() {
+		if !all && !f.Upload || c.noUploads.Load() {
 			continue
 		}
 		path := protocol.PathUpload(escape(r.Hash))

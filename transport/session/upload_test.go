@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -69,6 +70,42 @@ func TestUpload(t *testing.T) {
 			require.NoError(t, c.Report(t.Context(), transport.Report{Hash: "wi-1", Result: beacon.Result{
 				Outputs: beacon.Outputs{"OutputData": optional, "OutputSize": 3},
 			}}))
+		})
+	}
+}
+
+// A file that is wanted inside of a result which is then too large for the server
+// goes beside of it, once; where that is not taken, either, the result is refused.
+func TestTooLargeInside(t *testing.T) {
+	for name, status := range map[string]int{"taken beside": http.StatusOK, "not taken": http.StatusInsufficientStorage} {
+		t.Run(name, func(t *testing.T) {
+			var asked []string
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				raw, _ := io.ReadAll(r.Body)
+				asked = append(asked, r.URL.Path[len("/Beacon/Work/wi-1/"):])
+				switch {
+				case strings.HasSuffix(r.URL.Path, "/Upload"):
+					require.Equal(t, "abc", string(raw))
+					w.WriteHeader(status)
+				case strings.Contains(string(raw), "YWJj"):
+					w.WriteHeader(http.StatusRequestEntityTooLarge)
+				default:
+					require.JSONEq(t, `{"Outputs":{"OutputSize":3},"Log":[]}`, string(raw))
+				}
+				_, _ = io.WriteString(w, `{}`)
+			})
+			c := client(t, session.Config{ServerURL: s.URL})
+			path := filepath.Join(t.TempDir(), "f")
+			require.NoError(t, os.WriteFile(path, []byte("abc"), 0o600))
+			err := c.Report(t.Context(), transport.Report{Hash: "wi-1", Result: beacon.Result{
+				Outputs: beacon.Outputs{"OutputData": beacon.File{Path: path, Size: 3, Name: "f"}, "OutputSize": 3},
+			}})
+			require.Equal(t, []string{"Complete", "Upload", "Complete"}, asked)
+			if status == http.StatusOK {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, transport.ErrRefused)
+			}
 		})
 	}
 }
