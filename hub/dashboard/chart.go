@@ -116,8 +116,8 @@ func (c chart) draw(s protocol.Series, dark bool) ([]byte, error) {
 	options.XAxis.LabelCount, options.XAxis.LabelFontStyle = 7, charts.FontStyle{FontSize: 9}
 	options.XAxis.BoundaryGap = charts.Ptr(false)
 	options.YAxis[0].Min, options.YAxis[0].LabelCount, options.YAxis[0].LabelFontStyle = charts.Ptr(0.0), 4, charts.FontStyle{FontSize: 9}
-	if most == 0 {
-		options.YAxis[0].Max = charts.Ptr(1.0)
+	if least := float64(options.YAxis[0].LabelCount - 1); most < least { // or else two labels were the same
+		options.YAxis[0].Max = charts.Ptr(least)
 	}
 	p := charts.NewPainter(charts.PainterOptions{OutputFormat: charts.ChartOutputSVG, Width: chartWidth, Height: chartHeight})
 	if err := p.LineChart(options); err != nil {

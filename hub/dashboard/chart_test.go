@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,8 +31,14 @@ func TestDrawings(t *testing.T) {
 		if i < 60 || i > 80 {
 			step.Completed, step.Failed = 100+i%17*3, i%5
 			step.WaitMs50, step.WaitMs95, step.RunMs50, step.RunMs95 = int64(20+i%7), int64(300+i%50*9), int64(900+i), int64(4000+i%13*100)
+			step.Usage.Fuel = int64(1_500_000_000 + i%7*1_000_000)
 		}
 		busy.Steps = append(busy.Steps, step)
+	}
+	for name, c := range map[string]chart{"1ms": drawings[1], "1": drawings[3]} {
+		idle, err := c.draw(protocol.Series{StepMs: 20_000, Steps: make([]protocol.Step, 180)}, false)
+		require.NoError(t, err)
+		require.Equal(t, 1, strings.Count(string(idle), ">"+name+"<"), "two labels are the same")
 	}
 	for name, s := range map[string]protocol.Series{"busy": busy, "one": one, "idle": {StepMs: 20_000, Steps: make([]protocol.Step, 180)}, "none": {}} {
 		for _, c := range drawings {
