@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,9 +105,6 @@ func (o *Objects) List(ctx context.Context) ([]object.Info, error) {
 	return out, nil
 }
 
-// sweepAge is how old parts of an object are at least that nobody knows.
-const sweepAge = time.Hour
-
 // Sweep implements object.Store. An upload that broke off leaves messages that
 // belong to no object.
 func (o *Objects) Sweep(ctx context.Context) error {
@@ -132,7 +130,7 @@ func (o *Objects) Sweep(ctx context.Context) error {
 			continue
 		}
 		last, err := stream.GetLastMsgForSubject(ctx, subject)
-		if err != nil || time.Since(last.Time) < sweepAge {
+		if err != nil || time.Since(last.Time) < cmp.Or(o.store.cfg.OrphanAge, time.Hour) {
 			continue // it may be on its way
 		}
 		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {

@@ -40,6 +40,9 @@ type Config struct {
 	Replicas int
 	// MostBytes bounds the journal; 0 means no bound.
 	MostBytes int64
+	// OrphanAge is how old parts of an object have to be that was never complete
+	// before Objects.Sweep removes them; 0 means an hour.
+	OrphanAge time.Duration
 	Log       *slog.Logger // nil means slog.Default()
 }
 
