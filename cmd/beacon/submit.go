@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -171,6 +172,10 @@ func (o *submitOptions) offered(ctx context.Context, client *submit.Client) erro
 
 // serverError gives what a server did not take the exit code of servers.
 func serverError(server string, err error) error {
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return fmt.Errorf("%w; trust its authority with --ca-file, or this one certificate with --fingerprint", err)
+	}
 	var status *submit.StatusError
 	if errors.As(err, &status) {
 		return &coded{exitServer, fmt.Errorf("server %s: %w", server, err)}
