@@ -169,8 +169,9 @@ func (m *Module) Run(ctx context.Context, job *beacon.Job) (beacon.Result, error
 	}
 }
 
-// try runs the item once. If its process ends for something that is another
-// item's doing, and this one has left no trace yet, it may be tried again.
+// try runs the item once. If its process ends before it has begun the item, or for
+// something that is another item's doing when this one has left no trace yet, it may
+// be tried again.
 func (m *Module) try(ctx context.Context, job *beacon.Job, again bool) (result beacon.Result, retry bool, err error) {
 	s := m.sandbox
 	dir, err := filepath.Abs(job.Dir.Name())
@@ -185,7 +186,7 @@ func (m *Module) try(ctx context.Context, job *beacon.Job, again bool) (result b
 	defer s.leave(p)
 	if err := p.load(ctx, m); err != nil {
 		if errors.Is(err, wire.ErrClosed) {
-			err = m.broken(p)
+			return result, !again && ctx.Err() == nil, m.broken(p)
 		}
 		return result, false, err
 	}
@@ -213,7 +214,7 @@ func (m *Module) try(ctx context.Context, job *beacon.Job, again bool) (result b
 		switch {
 		case ctx.Err() != nil:
 			return result, false, context.Cause(ctx)
-		case !blamed && !again && !f.left.Load():
+		case !again && (errors.Is(err, wire.ErrUnread) || !blamed && !f.left.Load()):
 			return result, true, m.broken(p)
 		}
 		return result, false, m.broken(p)

@@ -20,6 +20,10 @@ const (
 	laneThere        // the reply comes over the connection
 )
 
+// ErrUnread says that the other end was closed before it has read the request: it
+// is as if it had not been sent. It is an ErrClosed.
+var ErrUnread = fmt.Errorf("%w before it has read what it was sent", ErrClosed)
+
 // A Lane carries one request at a time, and its reply: a packet each. Whoever
 // asks waits for the reply in the system call that reads it, and whoever answers
 // does so where the request was read. So an exchange has two switches between the
@@ -113,7 +117,7 @@ func (l *Lanes) Close() error {
 
 // Ask sends a request and waits for its reply, which use gets; it is not valid
 // any more when use returns. here is false if the reply comes over the connection.
-// An error means that the lane is of no use any more, or is use's.
+// An error means that the lane is of no use any more, or is use's; ErrUnread is one.
 func (l *Lane) Ask(id uint64, payload []byte, use func(reply []byte) error) (here bool, err error) {
 	if cap(l.buf) == 0 {
 		l.buf = make([]byte, laneHeader+MaxLane)

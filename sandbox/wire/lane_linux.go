@@ -48,6 +48,10 @@ func (l *Lane) read() (int, error) {
 		n, err := unix.Read(l.fd, b)
 		switch {
 		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ECONNRESET):
+			// The other end is gone, and what was sent to it lies there; see unix(7). If
+			// it had been read, this would be the end of the stream.
+			return 0, ErrUnread
 		case err != nil:
 			return 0, fmt.Errorf("%w: %w", ErrClosed, err)
 		case n == 0:
@@ -65,7 +69,7 @@ func (l *Lane) write(b []byte) error {
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
-			return fmt.Errorf("%w: %w", ErrClosed, err)
+			return fmt.Errorf("%w: %w", ErrUnread, err)
 		default:
 			return nil
 		}

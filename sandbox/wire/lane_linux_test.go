@@ -132,3 +132,51 @@ func TestLaneProtocol(t *testing.T) {
 	_, err = wire.OpenLane(int(f.Fd())) //nolint:gosec // a descriptor
 	require.ErrorContains(t, err, "no lane")
 }
+
+// Whoever asks can tell whether the other end has got the request before it went.
+func TestLaneUnread(t *testing.T) {
+	tests := map[string]struct {
+		end    func(t *testing.T, fd int)
+		before bool // the end comes before the request
+		unread bool
+	}{
+		"gone before": {func(t *testing.T, fd int) { require.NoError(t, unix.Close(fd)) }, true, true},
+		"gone before it was read": {func(t *testing.T, fd int) {
+			arrived(t, fd)
+			require.NoError(t, unix.Close(fd))
+		}, false, true},
+		"gone after it was read": {func(t *testing.T, fd int) {
+			_, err := unix.Read(fd, make([]byte, 100))
+			require.NoError(t, err)
+			require.NoError(t, unix.Close(fd))
+		}, false, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			ours, fds := lanes(t, 1)
+			lane := ours.Take()
+			defer ours.Put(lane)
+			if tt.before {
+				tt.end(t, fds[0])
+			}
+			asked := make(chan error, 1)
+			go func() {
+				_, err := lane.Ask(1, []byte("x"), func([]byte) error { return nil })
+				asked <- err
+			}()
+			if !tt.before {
+				tt.end(t, fds[0])
+			}
+			err := <-asked
+			require.ErrorIs(t, err, wire.ErrClosed)
+			require.Equal(t, tt.unread, errors.Is(err, wire.ErrUnread), err)
+		})
+	}
+}
+
+// arrived waits until there is something to be read.
+func arrived(t *testing.T, fd int) {
+	t.Helper()
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1) //nolint:gosec // a descriptor
+	require.NoError(t, err)
+}
