@@ -1,7 +1,6 @@
 package toolchain
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,27 +10,34 @@ import (
 	"github.com/ultravisor/beacon/guest-sdk/javascript"
 )
 
-// findJavaScript finds a script. Whether it is one, and a provider, shows when its
-// module is read.
+// findJavaScript finds a script. Whether it is a provider shows when its module is
+// read.
 func findJavaScript(folder source) (compile, error) {
 	script, err := folder.entry(".js")
 	if script == "" || err != nil {
 		return nil, err
 	}
-	return func(_ context.Context, made string) error {
-		text, err := os.ReadFile(filepath.Join(folder.path, script))
-		if err != nil {
-			return fmt.Errorf("read %s: %w", filepath.Join(folder.name, script), err)
-		}
-		binary, err := javascript.Assemble(javascript.Engine, script, string(text))
-		if err != nil {
-			return fmt.Errorf("build %s: %w", folder.name, err)
-		}
-		if err := os.WriteFile(made, binary, 0o600); err != nil {
-			return fmt.Errorf("keep the module: %w", err)
-		}
-		return nil
-	}, nil
+	return findScript(folder, script)
+}
+
+// compileJavaScript makes a module of a script that is written with the SDK.
+func compileJavaScript(folder source, script, made string) error {
+	text, err := os.ReadFile(filepath.Join(folder.path, script))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", filepath.Join(folder.name, script), err)
+	}
+	return assemble(folder, script, string(text), made)
+}
+
+func assemble(folder source, name, script, made string) error {
+	binary, err := javascript.Assemble(javascript.Engine, name, script)
+	if err != nil {
+		return fmt.Errorf("build %s: %w", folder.name, err)
+	}
+	if err := os.WriteFile(made, binary, 0o600); err != nil {
+		return fmt.Errorf("keep the module: %w", err)
+	}
+	return nil
 }
 
 // entry is the file that a program with the extension begins with: the only one in

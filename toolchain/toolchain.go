@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,20 +46,39 @@ var languages = []language{
 	{"Rust", findRust},
 	{"C or C++", findC},
 	{"AssemblyScript", findAssemblyScript},
+	{"CommonJS", findCommonJS},
 	{"JavaScript", findJavaScript},
 }
 
-// Build compiles the provider in folder and returns the path of the module,
-// which stays in outDir until the next build of the same folder replaces it. A
-// ManifestFile in the folder is put into the module. Errors that have code
-// beacon.Invalid are the author's to mend; the compiler's own words are in them.
-func Build(ctx context.Context, folder, outDir string) (string, error) {
-	abs, err := filepath.Abs(folder)
+// IsSource reports whether a file is a provider's source by itself: a script, and not
+// a module.
+func IsSource(file string) bool {
+	return slices.Contains([]string{".js", ".cjs", ".mjs"}, filepath.Ext(file))
+}
+
+// Build compiles the provider in a folder, or the script that path names, and returns
+// the path of the module, which stays in outDir until the next build of the same
+// source replaces it. A ManifestFile in the folder is put into the module. Errors that
+// have code beacon.Invalid are the author's to mend; the compiler's own words are in
+// them.
+func Build(ctx context.Context, path, outDir string) (string, error) {
+	abs, err := filepath.Abs(path)
 	if err != nil {
-		return "", fmt.Errorf("find %s: %w", folder, err)
+		return "", fmt.Errorf("find %s: %w", path, err)
 	}
-	from := source{folder, abs}
-	build, err := find(from)
+	name := filepath.Base(abs)
+	from := source{path, abs}
+	var build compile
+	described := true
+	if IsSource(abs) && !isFolder(abs) {
+		// What else is in its folder has nothing to do with it.
+		described = false
+		from = source{filepath.Dir(path), filepath.Dir(abs)}
+		build, err = findScript(from, name)
+		name = strings.TrimSuffix(name, filepath.Ext(name))
+	} else {
+		build, err = find(from)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -71,7 +91,7 @@ func Build(ctx context.Context, folder, outDir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("create the build folder: %w", err)
 	}
-	target := filepath.Join(dir, filepath.Base(abs)+".wasm")
+	target := filepath.Join(dir, name+".wasm")
 	temporary, err := os.MkdirTemp(dir, "build-")
 	if err != nil {
 		return "", fmt.Errorf("create the build folder: %w", err)
@@ -81,13 +101,20 @@ func Build(ctx context.Context, folder, outDir string) (string, error) {
 	if err := build(ctx, made); err != nil {
 		return "", err
 	}
-	if err := from.describe(made); err != nil {
-		return "", err
+	if described {
+		if err := from.describe(made); err != nil {
+			return "", err
+		}
 	}
 	if err := os.Rename(made, target); err != nil {
 		return "", fmt.Errorf("keep the module: %w", err)
 	}
 	return target, nil
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // find decides which language a folder is in.

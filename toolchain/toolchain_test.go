@@ -171,7 +171,7 @@ func TestBuildFails(t *testing.T) {
 		"nothing":          {nil, []string{"has no program in Go", "name a folder with a provider's source, or a .wasm file"}},
 		"tests only":       {map[string]string{"go.mod": manifest, "main_test.go": "package main\n"}, []string{"has no program in"}},
 		"not for guests":   {map[string]string{"go.mod": manifest, "main.go": "//go:build !wasip1\n\n" + command}, []string{"has no program in"}},
-		"another language": {map[string]string{"main.pas": "begin end."}, []string{"has no program in Go, Rust, C or C++, AssemblyScript, JavaScript"}},
+		"another language": {map[string]string{"main.pas": "begin end."}, []string{"has no program in Go, Rust, C or C++, AssemblyScript, CommonJS, JavaScript"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -338,4 +338,51 @@ func TestBuildAssemblyScript(t *testing.T) {
 	path, err := toolchain.Build(t.Context(), provider(t, "p", map[string]string{"provider.ts": "export function beacon_execute(): i32 { return 0; }\n"}), t.TempDir())
 	require.NoError(t, err)
 	require.Contains(t, exports(t, path), "beacon_execute")
+}
+
+// Which file of a folder, or of a package, is the provider: the one whose needs are
+// named.
+func TestBuildCommonJS(t *testing.T) {
+	const program = "module.exports = require('fs');\n"
+	tests := map[string]struct {
+		files map[string]string
+		want  string // "" for a script of the SDK
+	}{
+		"main":                 {map[string]string{"package.json": `{"main": "./a.js"}`, "a.js": program, "b.js": "1"}, "a.js:1:26"},
+		"main without ending":  {map[string]string{"package.json": `{"main": "a"}`, "a.js": program}, "a.js:1:26"},
+		"main is a folder":     {map[string]string{"package.json": `{"main": "lib"}`, "lib/index.js": program}, "lib/index.js:1:26"},
+		"no main":              {map[string]string{"package.json": `{}`, "index.js": program}, "index.js:1:26"},
+		"only file":            {map[string]string{"a.cjs": program}, "a.cjs:1:26"},
+		"named provider":       {map[string]string{"provider.cjs": program, "a.cjs": "1"}, "provider.cjs:1:26"},
+		"a program in .js":     {map[string]string{"a.js": program}, "a.js:1:26"},
+		"required":             {map[string]string{"a.cjs": "require('./lib/b')", "lib/b.js": program}, "lib/b.js:1:26"},
+		"script of the SDK":    {map[string]string{"provider.js": "beacon.serve({})", "eslint.config.cjs": program}, ""},
+		"package with the SDK": {map[string]string{"package.json": `{"main": "a.js"}`, "a.js": "beacon.serve({})"}, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			folder := provider(t, "tool", nil)
+			for name, text := range test.files {
+				require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o700))
+				require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600))
+			}
+			_, err := toolchain.Build(t.Context(), folder, t.TempDir())
+			if test.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+			require.ErrorContains(t, err, "  fs: required at "+test.want+"\n")
+		})
+	}
+	for want, files := range map[string]map[string]string{
+		"names gone.js as its main file, and there is no such file": {"package.json": `{"main": "gone.js"}`},
+		"package.json: invalid character":                           {"package.json": "{main"},
+		"style.css is required, and neither JavaScript nor JSON":    {"a.cjs": "require('./style.css')", "style.css": ""},
+		`No loader is configured for ".node" files`:                 {"a.cjs": "require('./a.node')", "a.node": ""},
+	} {
+		_, err := toolchain.Build(t.Context(), provider(t, "tool", files), t.TempDir())
+		require.ErrorContains(t, err, want)
+		require.Equal(t, beacon.Invalid, beacon.CodeOf(err), want)
+	}
 }

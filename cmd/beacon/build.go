@@ -32,7 +32,7 @@ type buildOptions struct {
 func newBuildCommand(s streams) *cobra.Command {
 	o := &buildOptions{streams: s}
 	cmd := &cobra.Command{
-		Use:   "build [FOLDER]",
+		Use:   "build [FOLDER|SCRIPT]",
 		Short: "Build a provider from source: one module that says what it is",
 		Long: `Build a provider from source, with the compiler that is installed. The module is
 NAME.wasm in its folder, unless --output says otherwise; the same source makes the same
@@ -40,12 +40,19 @@ module, wherever it lies.
 
 The module is run in the sandbox to describe itself, and what it says is put into the
 binary as its manifest, so that others can read it without running anything. For a
-program that does not know Beacon, ` + toolchain.ManifestFile + ` in the folder is the manifest.`,
+program that does not know Beacon, ` + toolchain.ManifestFile + ` in the folder is the manifest.
+
+SCRIPT is a provider of the Node worker, such as my-provider.cjs, or one in JavaScript
+that is written with the SDK. What a provider of the Node worker requires comes into the
+module, too, if it is JavaScript or JSON: its own files, and packages from node_modules.
+Modules of Node (fs, http, ...) do not exist in a module, and are refused with a list.
+docs/node.md has the rest.`,
 		Example: `  beacon build
-  beacon build resize --output dist/resize-1.0.wasm`,
+  beacon build resize --output dist/resize-1.0.wasm
+  beacon build my-provider.cjs`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usagef("build takes one folder")
+				return usagef("build takes one folder, or one script")
 			}
 			return o.run(cmd.Context(), cmp.Or(strings.Join(args, ""), "."))
 		},
@@ -54,6 +61,7 @@ program that does not know Beacon, ` + toolchain.ManifestFile + ` in the folder 
 	f.StringVarP(&o.output, "output", "o", "", "the file to write (default NAME.wasm in the folder)")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	f.Var(&o.flags.memory, "memory", "memory that the module may use to describe itself (default 256M)")
+	f.StringVar(&o.flags.config, "config-json", "", "configuration that the module can read while it describes itself, a JSON object")
 	return cmd
 }
 
@@ -62,8 +70,9 @@ func (o *buildOptions) run(ctx context.Context, folder string) (err error) {
 	if err != nil {
 		return usagef("folder %s: %w", folder, unwrapPath(err))
 	}
-	if !info.IsDir() {
-		return usagef("%s is a file: build takes the folder of a provider's source", folder)
+	script := !info.IsDir()
+	if script && !toolchain.IsSource(folder) {
+		return usagef("%s is a file, and no script (.js, .cjs, .mjs): build takes the folder of a provider's source", folder)
 	}
 	dirs, err := locate("")
 	if err != nil {
@@ -89,6 +98,9 @@ func (o *buildOptions) run(ctx context.Context, folder string) (err error) {
 		return err
 	}
 	target := cmp.Or(o.output, filepath.Join(folder, name+".wasm"))
+	if script && o.output == "" {
+		target = filepath.Join(filepath.Dir(folder), name+".wasm")
+	}
 	if err := writeFile(target, made.binary); err != nil {
 		return usagef("--output %s: %w", target, unwrapPath(err))
 	}
@@ -116,7 +128,11 @@ func (o *buildOptions) describe(ctx context.Context, rt *wasmrt.Runtime, name st
 		return b, beacon.Errorf(beacon.Refused, "module %s: %w", name, err)
 	}
 	limits := wasmrt.Limits{Memory: int64(o.flags.memory)}
-	m, err := rt.Load(ctx, wasmrt.Source{Name: name, Binary: bare, Limits: limits, Pool: wasmrt.Pool{Ready: -1}})
+	config, err := o.flags.settings()
+	if err != nil {
+		return b, err
+	}
+	m, err := rt.Load(ctx, wasmrt.Source{Name: name, Binary: bare, Config: config, Limits: limits, Pool: wasmrt.Pool{Ready: -1}})
 	if err != nil {
 		return b, err
 	}
@@ -130,7 +146,7 @@ func (o *buildOptions) describe(ctx context.Context, rt *wasmrt.Runtime, name st
 	case said == nil:
 		// What it says must make sense for this module: it is read once more, as it
 		// will be by those who run it.
-		again, err := rt.Load(ctx, wasmrt.Source{Name: name, Binary: binary, Limits: limits, Pool: wasmrt.Pool{Ready: -1}})
+		again, err := rt.Load(ctx, wasmrt.Source{Name: name, Binary: binary, Config: config, Limits: limits, Pool: wasmrt.Pool{Ready: -1}})
 		if err != nil {
 			return b, err
 		}

@@ -80,12 +80,12 @@ func (g *guard) bring(ctx context.Context, dirs folders, p providerConfig) (brou
 	}
 	info, err := os.Stat(p.Source)
 	if errors.Is(err, fs.ErrNotExist) {
-		return brought{}, usagef("module %s: there is no such file or folder", p.Source)
+		return brought{}, usagef("module %s: there is no such file or folder%s", p.Source, packageHint(p.Source))
 	}
 	if err != nil {
 		return brought{}, usagef("module %s: %w", p.Source, unwrapPath(err))
 	}
-	if info.IsDir() {
+	if info.IsDir() || toolchain.IsSource(p.Source) {
 		file, err := toolchain.Build(ctx, p.Source, dirs.built)
 		if err != nil {
 			return brought{}, err
@@ -95,13 +95,30 @@ func (g *guard) bring(ctx context.Context, dirs folders, p providerConfig) (brou
 			return brought{}, fmt.Errorf("module %s: %w", p.Source, unwrapPath(err))
 		}
 		m, err := g.origin.Verify(p.Source, strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)), binary, p.SHA256)
-		return brought{m, p.Source}, err
+		folder := p.Source
+		if !info.IsDir() {
+			folder = filepath.Dir(folder)
+		}
+		return brought{m, folder}, err
 	}
 	if !info.Mode().IsRegular() {
 		return brought{}, usagef("module %s: not a file and not a folder", p.Source)
 	}
 	m, err := g.origin.Fetch(ctx, p.Source, p.SHA256)
 	return brought{m, filepath.Dir(p.Source)}, err
+}
+
+// packageHint says how to name a package of npm, which the Node worker looks up by its
+// name.
+func packageHint(name string) string {
+	if strings.HasPrefix(name, ".") || filepath.IsAbs(name) || filepath.Ext(name) == ".wasm" {
+		return ""
+	}
+	folder := "node_modules/" + name
+	if _, err := os.Stat(folder); err == nil {
+		return ": the package is called ./" + folder + " here"
+	}
+	return ": a package of npm is named by its folder, ./" + folder + ", after npm install"
 }
 
 // A want is a permission that a module asks for, read.

@@ -22,7 +22,7 @@ import (
 	"github.com/ultravisor/beacon/toolchain"
 )
 
-// moduleFile names a .wasm file, or builds one from a folder.
+// moduleFile names a .wasm file, or builds one from source.
 func moduleFile(ctx context.Context, path string) (string, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -31,7 +31,7 @@ func moduleFile(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", usagef("module %s: %w", path, unwrapPath(err))
 	}
-	if !info.IsDir() {
+	if !info.IsDir() && !toolchain.IsSource(path) {
 		return path, nil
 	}
 	dirs, err := locate("")

@@ -428,6 +428,7 @@
     wrong; // what is wrong with the first output that could not be set
 
     constructor(work) {
+      this.work = work; // as it came, without settings
       this.hash = work.WorkItemHash;
       this.capability = work.Capability;
       this.action = work.Action;
@@ -457,6 +458,11 @@
     // How far the item has come, in percent; undefined when that is not known.
     progress(percent, message = "") {
       host(F.progress, percent ?? NaN, 0, 0, utf8(message));
+    }
+
+    // What is known of how far the item has come: percent, step, total, message.
+    report({ percent, step, total, message } = {}) {
+      host(F.progress, percent ?? NaN, step ?? 0, total ?? 0, utf8(message ?? ""));
     }
 
     // The step, of total, that begins; it counts from 1.
@@ -604,7 +610,7 @@
   const random = new Int32Array(4);
   const reseed = () => void host(F.random, new Uint8Array(random.buffer));
   reseed();
-  const next = () => {
+  const draw = () => {
     const [a, b, c, n] = random;
     const sum = (a + b + n) | 0;
     random[0] = b ^ (b >>> 9);
@@ -613,7 +619,65 @@
     random[3] = n + 1;
     return sum >>> 0;
   };
-  Math.random = () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) / 2 ** 53;
+  Math.random = () => ((draw() >>> 5) * 2 ** 26 + (draw() >>> 6)) / 2 ** 53;
+
+  // ---- Timers ----
+
+  const now = () => (host(F.now, 1, cell), cell64() / 1e6);
+
+  // What Node's setTimeout returns has ref and unref, and can be used as a number.
+  class Timer {
+    constructor(call, delay, repeat) {
+      if (typeof call !== "function") throw new TypeError("a timer wants a function to call");
+      this.call = call;
+      this.delay = Math.max(1, Math.min(Number(delay) || 0, 2 ** 31 - 1));
+      this.repeat = repeat;
+      this.due = now() + this.delay;
+      this.id = ++timers.last;
+      timers.set(this.id, this);
+    }
+
+    ref() {
+      return this;
+    }
+
+    unref() {
+      return this;
+    }
+
+    hasRef() {
+      return true;
+    }
+
+    [Symbol.toPrimitive]() {
+      return this.id;
+    }
+  }
+
+  const timers = new Map();
+  timers.last = 0;
+  const clear = (timer) => void timers.delete(timer instanceof Timer ? timer.id : Number(timer));
+  Object.assign(globalThis, {
+    setTimeout: (call, delay, ...args) => new Timer(() => call(...args), delay, false),
+    setInterval: (call, delay, ...args) => new Timer(() => call(...args), delay, true),
+    clearTimeout: clear,
+    clearInterval: clear,
+  });
+
+  // Waits for the timer that is due first, and calls its function.
+  function next() {
+    let first;
+    for (const timer of timers.values()) if (first === undefined || timer.due < first.due) first = timer;
+    const left = first.due - now();
+    if (left > 0) wait([], left);
+    if (first.repeat) first.due = Math.max(first.due + first.delay, now());
+    else timers.delete(first.id);
+    try {
+      first.call();
+    } catch (err) {
+      end(mistake("a timer", err) ?? err);
+    }
+  }
 
   // ---- The provider ----
 
@@ -662,7 +726,7 @@
       Actions: Object.entries(p.actions).map(([name, a]) => ({
         Name: name,
         Description: a.description ?? "",
-        SettingsSchema: Object.entries(a.settings ?? {}).map(([setting, s]) => ({
+        SettingsSchema: a.schema ?? Object.entries(a.settings ?? {}).map(([setting, s]) => ({
           Name: setting,
           DataType: TYPES[s.type ?? "string"].data,
           Required: s.required === true,
@@ -746,7 +810,7 @@
     waitAny: wait,
     sleep: (milliseconds) => void (milliseconds > 0 && wait([], milliseconds)),
     // Milliseconds since some moment, never backwards. Date.now works as well.
-    monotonic: () => (host(F.now, 1, cell), cell64() / 1e6),
+    monotonic: now,
     random(size) {
       const b = new Uint8Array(size);
       for (let i = 0; i < size; i += 2 ** 20) check(host(F.random, b.subarray(i, i + 2 ** 20)), "random");
@@ -769,16 +833,24 @@
   });
 
   let result;
+  const rejected = []; // the reasons of promises that nobody waits for
+
+  // Ends the entry that runs, unless it has ended.
+  function end(err) {
+    if (result !== undefined) return;
+    result = err === undefined ? 0 : 1;
+    if (err !== undefined) host(F.fail, utf8(err instanceof Error ? err.message : String(err)));
+  }
 
   async function answer(what, f) {
     result = undefined;
+    rejected.length = 0;
     try {
       validate();
       await f();
-      result = 0;
+      end();
     } catch (err) {
-      result = 1;
-      host(F.fail, utf8(err instanceof Error ? err.message : String(err)));
+      end(err ?? String(err));
     }
   }
 
@@ -797,10 +869,15 @@
         answer("shutdown", () => hook("shutdown"));
         break;
       case 4:
+        // All that was left for later is done.
+        if (result === undefined && timers.size > 0) {
+          next();
+          return 2;
+        }
         if (result === undefined) {
-          // All that was left for later is done, and the promise is open still.
-          host(F.fail, utf8("the script waits for a promise that nothing settles"));
-          return 1;
+          const waits = (valid && served.waits) || "the script waits for a promise that nothing settles";
+          if (rejected.length > 0) mistake("a promise", rejected[0]); // the log says where
+          end(rejected.length === 0 ? waits : `${waits}, and a promise was rejected that nobody waits for: ${rejected[0]?.message ?? String(rejected[0])}`);
         }
         return result;
       case 5: {
@@ -811,6 +888,12 @@
       }
       case 6: // what the script left for later was done
         result = 0;
+        break;
+      case 7: // a promise was rejected, and nobody waits for it
+        if (rejected.length < 100) rejected.push(value);
+        break;
+      case 8: // somebody does
+        if (rejected.includes(value)) rejected.splice(rejected.indexOf(value), 1);
         break;
     }
     return 0;

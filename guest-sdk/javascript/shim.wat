@@ -66,6 +66,7 @@
   (import "engine" "qjs_is_exception" (func $qjs_is_exception (param i32) (result i32)))
   (import "engine" "qjs_get_exception" (func $qjs_get_exception (result i32)))
   (import "engine" "qjs_execute_pending_job" (func $qjs_execute_pending_job (result i32)))
+  (import "engine" "qjs_set_promise_rejection_handler" (func $qjs_set_promise_rejection_handler (param i32)))
   (import "engine" "qjs_free_value" (func $qjs_free_value (param i32)))
   (import "engine" "JS_GetUint8Array" (func $JS_GetUint8Array (param i32 i32 i64) (result i32)))
   (import "engine" "JS_ToCStringLen2" (func $JS_ToCStringLen2 (param i32 i32 i64 i32) (result i32)))
@@ -99,9 +100,13 @@
 
   ;; What the engine wants of its environment.
   (func (export "host_interrupt") (result i32) (i32.const 0))
-  (func (export "host_promise_rejection") (param i32 i32 i32)
-    (call $qjs_free_value (local.get 0))
-    (call $qjs_free_value (local.get 1)))
+  ;; A promise that is rejected while nobody waits for it, or is waited for after all:
+  ;; beacon.js keeps the reason, for when nothing else says why an item does not end.
+  (func (export "host_promise_rejection") (param $promise i32) (param $reason i32) (param $handled i32)
+    (if (global.get $entry) (then
+      (drop (call $call (select (i32.const 8) (i32.const 7) (local.get $handled)) (local.get $reason)))))
+    (call $qjs_free_value (local.get $promise))
+    (call $qjs_free_value (local.get $reason)))
   (func (export "host_module_normalize") (param i32 i32) (result i32) (i32.const 0))
   (func (export "host_module_load") (param i32 i32) (result i32) (i32.const 0))
   (func (export "host_get_timezone_offset") (param i32 i32) (result i32) (i32.const 0))
@@ -178,10 +183,12 @@
     (memory.init $script (global.get $cell) (i32.const 0) (i32.const 4))
     (local.set $all (call $malloc (i32.load (global.get $cell))))
     (memory.init $script (local.get $all) (i32.const 4) (i32.load (global.get $cell)))
-    ;; beacon.js, under the script's name: nobody sees it
+    ;; beacon.js, which is "beacon" in stacks
+    (i64.store (global.get $cell) (i64.const 0x6e6f63616562))
     (local.set $text (i32.add (local.get $all) (i32.const 12)))
     (local.set $value (i32.add (i32.add (local.get $text) (i32.load (local.get $all))) (i32.const 1)))
-    (global.set $entry (call $qjs_eval (local.get $text) (i32.load (local.get $all)) (local.get $value) (i32.const 0)))
+    (global.set $entry (call $qjs_eval (local.get $text) (i32.load (local.get $all)) (global.get $cell) (i32.const 0)))
+    (call $qjs_set_promise_rejection_handler (i32.const 1))
     ;; the script
     (local.set $text (i32.add (i32.add (local.get $value) (i32.load offset=4 (local.get $all))) (i32.const 1)))
     (local.set $value (call $qjs_eval (local.get $text) (i32.load offset=8 (local.get $all)) (local.get $value) (i32.const 0)))
@@ -199,11 +206,16 @@
     (if (call $qjs_is_exception (local.get $result)) (then (return (i32.const 1))))
     (i32.trunc_sat_f64_s (call $qjs_get_float64 (local.get $result))))
 
-  ;; The same, and what it leaves for later, until it has all been done.
+  ;; The same, and what it leaves for later, until it has all been done. A 2 says that
+  ;; the time of a timer has come, and may have left something, too.
   (func $run (param $what i32) (result i32)
+    (local $result i32)
     (drop (call $call (local.get $what) (call $qjs_get_undefined)))
-    (loop $jobs (br_if $jobs (call $qjs_execute_pending_job)))
-    (call $call (i32.const 4) (call $qjs_get_undefined)))
+    (loop $jobs
+      (br_if $jobs (call $qjs_execute_pending_job))
+      (local.set $result (call $call (i32.const 4) (call $qjs_get_undefined)))
+      (br_if $jobs (i32.eq (local.get $result) (i32.const 2))))
+    (local.get $result))
 
   (func (export "beacon_describe") (result i32) (call $run (i32.const 0)))
   (func (export "beacon_initialize") (result i32) (call $run (i32.const 1)))
