@@ -13,6 +13,7 @@ import (
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
 	"github.com/ultravisor/beacon/runtime/module"
+	"github.com/ultravisor/beacon/runtime/profile"
 )
 
 // A Budget is asked, again and again while a guest runs, whether it may go on:
@@ -66,12 +67,14 @@ type gauge struct {
 	told    int64 // units that the budget knows of
 	toldAt  time.Time
 	slice   int64
-	since   time.Time     // when the guest got the last slice
-	ran     time.Duration // guest and host, but for waiting, until looked
-	looked  time.Time
-	yielded time.Time
-	calls   int // of functions of the host's
-	lease   lease
+	// recorder follows where it goes; nil unless the module is profiled.
+	recorder *profile.Recorder
+	since    time.Time     // when the guest got the last slice
+	ran      time.Duration // guest and host, but for waiting, until looked
+	looked   time.Time
+	yielded  time.Time
+	calls    int // of functions of the host's
+	lease    lease
 }
 
 func (m *Module) gauge(job *beacon.Job) *gauge {
@@ -178,6 +181,9 @@ func (g *gauge) tell(ctx context.Context, used int64) error {
 // says that it used too much.
 func (g *gauge) done(ctx context.Context, left int64) (used int64, err error) {
 	used = g.granted - left
+	if g.recorder != nil {
+		g.recorder.End(used)
+	}
 	// Whatever the budget says now comes too late.
 	_ = g.tell(ctx, used)
 	if g.limit > 0 && used > g.limit {
@@ -275,8 +281,15 @@ func fuel() abi.Library {
 		}
 		stack[0] = uint64(next)
 	}
-	i64 := abi.TypeI64
+	mark := func(ctx context.Context, _ abi.Memory, stack []uint64) {
+		if g, ok := abi.State[*gauge](ctx); ok && g.recorder != nil {
+			g.recorder.Mark(int32(uint32(stack[0])), g.granted-int64(stack[1])) //nolint:gosec // numbers with a sign
+		}
+	}
+	i32, i64 := abi.TypeI32, abi.TypeI64
 	return abi.Library{Name: module.MeterModule, Functions: []abi.Native{{
 		Name: module.MeterRefill, Params: []abi.ValueType{i64, i64}, Results: []abi.ValueType{i64}, Call: refill,
+	}, {
+		Name: module.MeterMark, Params: []abi.ValueType{i32, i64}, Call: mark,
 	}}}
 }

@@ -51,12 +51,12 @@ func TestGuestsAreCurrent(t *testing.T) {
 	require.NotEmpty(t, files)
 	out := filepath.Join(t.TempDir(), "guest.wasm")
 	for _, file := range files {
-		text, err := exec.Command(tool, "--debug-names", file, "-o", out).CombinedOutput()
+		text, err := exec.Command(tool, "--debug-names", "--enable-tail-call", file, "-o", out).CombinedOutput()
 		require.NoError(t, err, string(text))
 		want, err := os.ReadFile(out)
 		require.NoError(t, err)
 		name := strings.TrimSuffix(filepath.Base(file), ".wat")
-		require.True(t, bytes.Equal(want, guest(t, name)), "run wat2wasm --debug-names %s -o testdata/%s.wasm", file, name)
+		require.True(t, bytes.Equal(want, guest(t, name)), "run wat2wasm --debug-names --enable-tail-call %s -o testdata/%s.wasm", file, name)
 	}
 }
 

@@ -24,7 +24,7 @@ func TestSourceLines(t *testing.T) {
 	}
 	binary, err := os.ReadFile(out)
 	require.NoError(t, err)
-	for name, limits := range map[string]wasmrt.Limits{"deadline": {}, "exact": {Fuel: 1_000_000}} {
+	for name, limits := range map[string]wasmrt.Limits{"deadline": {}, "exact": {Fuel: 1_000_000}, "profiled": {Profile: true}} {
 		t.Run(name, func(t *testing.T) {
 			m := load(t, "trap", binary, limits)
 			job, _ := newJob(t, `{"Stdin": "none"}`)

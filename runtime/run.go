@@ -23,6 +23,7 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs/wasi"
 	"github.com/ultravisor/beacon/runtime/engine"
 	"github.com/ultravisor/beacon/runtime/module"
+	"github.com/ultravisor/beacon/runtime/profile"
 	"github.com/ultravisor/beacon/runtime/snapshot"
 	"github.com/ultravisor/beacon/runtime/source"
 )
@@ -57,6 +58,7 @@ type Module struct {
 	// the one after initialisation.
 	base     *state
 	recalled bool
+	profile  *profile.Profile // nil unless it is profiled
 	// opened is true if it was opened from what was left for it, and has nothing
 	// else; keepsAll if it is to be left for others.
 	opened, keepsAll bool
@@ -124,6 +126,11 @@ func (m *Module) grade() module.Grade { return m.limits.grade() }
 
 // Facts are what the binary says about itself; they are not to be changed.
 func (m *Module) Facts() *module.Facts { return m.facts }
+
+// FuelProfile is where the fuel of the module's items has gone so far; nil unless
+// Limits.Profile is set. What is spent before there is an item, in initialising the
+// module, is not in it.
+func (m *Module) FuelProfile() *profile.Profile { return m.profile }
 
 // Pool returns numbers of the module's instances.
 func (m *Module) Pool() PoolStats { return m.pool.numbers() }
@@ -289,6 +296,9 @@ func (m *Module) work(ctx context.Context, job *beacon.Job, item *hostfuncs.Item
 	}
 	gauge := m.gauge(job)
 	defer gauge.end()
+	if m.profile != nil {
+		gauge.recorder = m.profile.Record()
+	}
 	call := callContext(ctx, item, process, gauge)
 	err = m.guarded(func() error {
 		i.begin(ctx, tenant)

@@ -22,6 +22,7 @@ import (
 	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/runtime/engine"
 	"github.com/ultravisor/beacon/runtime/module"
+	"github.com/ultravisor/beacon/runtime/profile"
 	"github.com/ultravisor/beacon/runtime/source"
 )
 
@@ -40,6 +41,9 @@ type Limits struct {
 	// guests slower than the default, 0, which is no limit: then instructions are
 	// counted only well enough to end a guest in time.
 	Fuel int64
+	// Profile finds out where items spend their fuel, counted exactly: see
+	// Module.FuelProfile. It makes guests several times slower.
+	Profile bool
 	// Describe bounds the time in which a module describes itself when it is
 	// loaded; default 10 s.
 	Describe time.Duration
@@ -55,7 +59,7 @@ type Limits struct {
 
 // grade is how finely the guest's work must be counted.
 func (l Limits) grade() module.Grade {
-	if l.Fuel > 0 {
+	if l.Fuel > 0 || l.Profile {
 		return module.Exact
 	}
 	return module.Deadline
@@ -181,6 +185,17 @@ var entries = []string{
 // Errors with code beacon.Refused say why the module cannot be run. With a
 // Registrar, what is not in the cache is left there by another process first.
 func (r *Runtime) Load(ctx context.Context, src Source) (*Module, error) {
+	m, err := r.load(ctx, src)
+	if err != nil || !src.Limits.Profile {
+		return m, err
+	}
+	if m.profile, err = profile.New(m.name, src.Binary, m.limits.Module); err != nil {
+		return nil, errors.Join(m.refusal(err), m.Close(context.WithoutCancel(ctx)))
+	}
+	return m, nil
+}
+
+func (r *Runtime) load(ctx context.Context, src Source) (*Module, error) {
 	if r.registrar != nil {
 		return r.registerAndOpen(ctx, src)
 	}
@@ -265,7 +280,7 @@ func (m *Module) makeReady(ctx context.Context, binary []byte) error {
 		m.note(m.base.release())
 	}
 	var err error
-	if m.prepared, err = module.Prepare(binary, module.Options{Limits: m.limits.Module, Grade: m.limits.grade()}, entries...); err != nil {
+	if m.prepared, err = module.Prepare(binary, module.Options{Limits: m.limits.Module, Grade: m.limits.grade(), Profile: m.limits.Profile}, entries...); err != nil {
 		return err
 	}
 	m.facts = m.prepared.Facts

@@ -132,6 +132,8 @@ type providerConfig struct {
 	direct bool // named on the command line, by whoever runs it
 	// recorder records its items; nil for none.
 	recorder *replay.Provider
+	// profiled gets the module whose items' fuel is profiled; nil for none.
+	profiled func(*wasmrt.Module)
 }
 
 // An instanceConfig is wasmrt.Pool in the words of a file.
@@ -181,7 +183,7 @@ func (p *providerConfig) size(flag byteSize) error {
 }
 
 func (p providerConfig) limits() wasmrt.Limits {
-	return wasmrt.Limits{Memory: int64(p.memory), Fuel: p.Fuel}
+	return wasmrt.Limits{Memory: int64(p.memory), Fuel: p.Fuel, Profile: p.profiled != nil}
 }
 
 // readConfig reads the file that is named, or the usual one if there is one.

@@ -20,6 +20,7 @@ import (
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
 	"github.com/ultravisor/beacon/replay"
+	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/sandbox"
 	"github.com/ultravisor/beacon/staging"
 )
@@ -39,6 +40,7 @@ type execOptions struct {
 	quiet       bool
 	passthrough bool
 	record      string
+	fuelProfile string
 	args        []string
 }
 
@@ -80,6 +82,7 @@ Exit codes: 0 success, 1 the item failed, 2 usage, 4 the module was refused,
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print neither progress nor log")
 	f.BoolVar(&o.passthrough, "passthrough", false, "end with the program's own exit code")
 	f.StringVar(&o.record, "record", "", "write down what the item is given and answered to this file, for beacon replay")
+	f.StringVar(&o.fuelProfile, "fuel-profile", "", "file to write where the module's instructions went, for go tool pprof; slow: see beacon replay --help")
 	f.StringVarP(&o.configPath, "config", "f", "", "configuration file, for the policy and for the other providers that the item may call")
 	o.settings.register(f)
 	o.moduleFlags.register(f)
@@ -94,6 +97,8 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		return usagef("--module and --capability are both given: an item has one provider")
 	case o.capability != "" && o.record != "":
 		return usagef("--record is for modules, and %s is built in", beacon.Excerpt(o.capability, 80))
+	case o.capability != "" && o.fuelProfile != "":
+		return usagef("--fuel-profile is for modules, and %s is built in", beacon.Excerpt(o.capability, 80))
 	case o.capability != "" && !builtin.Is(o.capability):
 		return usagef("--capability %s: built in are %s", beacon.Excerpt(o.capability, 80), strings.Join(builtin.Names(), ", "))
 	}
@@ -143,6 +148,10 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 	defer g.close()
 	if err := g.readLock(o.configPath); err != nil {
 		return err
+	}
+	var profiled *wasmrt.Module
+	if o.fuelProfile != "" {
+		list[0].profiled = func(m *wasmrt.Module) { profiled = m }
 	}
 	if o.record != "" {
 		list[0].record(func(beacon.Result, error) bool { return true }, o.keep)
@@ -200,6 +209,11 @@ func (o *execOptions) run(ctx context.Context) (err error) {
 		result, err = run.RunLocal(ctx, item, o.source, o.output, bar.update)
 	}
 	bar.end()
+	if profiled != nil {
+		if err := writeProfile(profiled, o.fuelProfile); err != nil {
+			return err
+		}
+	}
 	return outcome{o.streams, o.asJSON, o.quiet, o.passthrough}.show(result, err, time.Since(started))
 }
 

@@ -109,6 +109,9 @@ func loadIsolated(ctx context.Context, box *sandbox.Sandbox, dirs folders, p pro
 		if err != nil {
 			return nil, nil, "", err
 		}
+		if p.profiled != nil {
+			p.profiled(l.Module)
+		}
 		return l, p.recorded(l), l.folder, nil
 	}
 	from, err := g.bring(ctx, dirs, p)

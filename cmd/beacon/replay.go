@@ -27,8 +27,10 @@ import (
 type replayOptions struct {
 	streams
 	module string
-	asJSON bool
-	quiet  bool
+	// fuelProfile is the file to write; "" for none.
+	fuelProfile string
+	asJSON      bool
+	quiet       bool
 }
 
 func newReplayCommand(s streams) *cobra.Command {
@@ -43,10 +45,16 @@ and random numbers. Nothing leaves the machine. FILE is what "beacon exec --reco
 The module is the one that was recorded, if it is still where it was; --module names
 another place, or another version of it, to see whether a change helps.
 
+--fuel-profile shows where the module's instructions went, by function, with the calls
+that led there, and by source line where the module tells lines (DWARF). They are counted
+exactly, which takes several times as long. What a module does to initialise itself is not
+the item's, and not in it. The file is for "go tool pprof".
+
 Exit codes are those of beacon exec.`,
 		Example: `  beacon exec --module resize --source broken.png --record broken.replay.json
   beacon replay broken.replay.json
-  beacon replay broken.replay.json --module ./resize`,
+  beacon replay broken.replay.json --module ./resize
+  beacon replay slow.replay.json --fuel-profile fuel.pprof; go tool pprof -top fuel.pprof`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("replay takes one file")
@@ -56,6 +64,7 @@ Exit codes are those of beacon exec.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.module, "module", "m", "", "the module: a .wasm file or a folder of source (default the one that was recorded)")
+	f.StringVar(&o.fuelProfile, "fuel-profile", "", "file to write where the module's instructions went, for go tool pprof")
 	f.BoolVar(&o.asJSON, "json", false, "print the whole result as JSON")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print neither progress nor log")
 	return cmd
@@ -99,7 +108,7 @@ func (o *replayOptions) run(ctx context.Context, path string) (err error) {
 	defer func() { err = errors.Join(err, box.Close()) }()
 	player := replay.NewPlayer(r)
 	m, err := box.Runtime().Load(ctx, wasmrt.Source{
-		Name: r.Module.Name, Binary: from.Binary, Config: r.Module.Config, Limits: wasmrt.Limits{Memory: r.Module.Memory, Fuel: r.Module.Fuel},
+		Name: r.Module.Name, Binary: from.Binary, Config: r.Module.Config, Limits: wasmrt.Limits{Memory: r.Module.Memory, Fuel: r.Module.Fuel, Profile: o.fuelProfile != ""},
 		Pool: wasmrt.Pool{Fresh: true, Ready: -1},
 		Admit: func(wasmrt.Candidate) (wasmrt.Brokers, error) {
 			return func(*beacon.Job) hostfuncs.Broker { return player }, nil
@@ -113,6 +122,11 @@ func (o *replayOptions) run(ctx context.Context, path string) (err error) {
 	started := time.Now()
 	result, failure := player.Run(ctx, m, bar.update)
 	bar.end()
+	if o.fuelProfile != "" {
+		if err := writeProfile(m, o.fuelProfile); err != nil {
+			return err
+		}
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -133,6 +147,18 @@ func (o *replayOptions) run(ctx context.Context, path string) (err error) {
 		}
 	}
 	return err
+}
+
+// writeProfile writes where the fuel of a module's items went.
+func writeProfile(m *wasmrt.Module, path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return usagef("--fuel-profile %s: %w", path, unwrapPath(err))
+	}
+	if err := errors.Join(m.FuelProfile().Write(f), f.Close()); err != nil {
+		return fmt.Errorf("--fuel-profile %s: %w", path, err)
+	}
+	return nil
 }
 
 // differences says in what two outcomes differ.

@@ -52,6 +52,8 @@ type body struct {
 	weights []int
 	// variables are all local variables.
 	variables []ValueType
+	// costs are what segments charge, by place, if the module is profiled.
+	costs []Cost
 }
 
 // Weights in the deadline grade, in instructions.
@@ -88,6 +90,7 @@ type code struct {
 	// segment is the edit that charges for the straight stretch that is being
 	// read, -1 where there is none.
 	segment int
+	at      int // the instruction that is being read
 	total   int // blocks and branches, which make the engine's work
 	targets int
 	loops   int // that are open
@@ -200,6 +203,9 @@ func (c *code) replace(from int, bytes []byte) {
 func (c *code) spend(cost, weight int) {
 	if c.segment >= 0 {
 		c.body.edits[c.segment].value += cost
+		if c.p.options.Profile && cost > 0 {
+			c.body.costs = append(c.body.costs, Cost{uint32(c.at), cost}) //nolint:gosec // less than 4 GiB
+		}
 	}
 	c.body.weights[c.top().region] += weight
 }
@@ -285,6 +291,7 @@ func (c *code) instruction() {
 	r := c.r
 	start := r.position()
 	at := c.here()
+	c.at = at
 	op := r.byte()
 	c.p.features |= opFeatures[op]
 	if op != opMisc && op != opLoop {

@@ -50,6 +50,14 @@ func TestExactPrograms(t *testing.T) {
 		} else {
 			require.LessOrEqual(t, others, units, seed)
 		}
+		profiled := options
+		profiled.Profile = true
+		marked, err := module.Rewrite(binary, profiled)
+		require.NoError(t, err)
+		again, others, failedAgain = count(t, wazero.NewRuntimeConfig(), marked.Binary, 5_000, "main", 3, 4)
+		require.Equal(t, reason(failed), reason(failedAgain), seed)
+		require.Equal(t, results, again, seed)
+		require.Equal(t, units, others, seed)
 		_, interpreted, _ := count(t, wazero.NewRuntimeConfigInterpreter(), merged.Binary, 100, "main", 3, 4)
 		require.Equal(t, units, interpreted, seed)
 	}

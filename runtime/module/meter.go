@@ -1,5 +1,7 @@
 package module
 
+import "slices"
+
 // A Grade says how finely a guest's work is counted.
 type Grade byte
 
@@ -27,7 +29,14 @@ const (
 	// MeterFuel and MeterStack are mutable globals (i64): what is left.
 	MeterFuel  = MeterModule + ".fuel"
 	MeterStack = MeterModule + ".stack"
+	// MeterMark is a function that a module with Options.Profile calls before each
+	// straight stretch of instructions, with the stretch's number, and at the end of
+	// each function, with MarkReturn; the second parameter is the fuel.
+	MeterMark = "mark"
 )
+
+// MarkReturn is what MeterMark gets at the end of a function.
+const MarkReturn = -1
 
 // StackSize is how much stack, about, a guest's calls may take, in bytes: two
 // times what Go's encoding/json needs for its deepest document. The engine's
@@ -50,6 +59,9 @@ const deadlineShift = 4
 type Options struct {
 	Limits Limits
 	Grade  Grade
+	// Profile has the guest tell its host where its fuel goes, in the exact grade: it
+	// calls MeterMark, which is slow.
+	Profile bool
 
 	singly bool // charge for every instruction by itself, which tests compare with
 }
@@ -61,6 +73,29 @@ type Rewritten struct {
 	// Places leads from the rewritten code to the original. It is nil if the
 	// module does not tell source lines.
 	Places Places
+	// Stretches and Names, of functions by their index, are there with
+	// Options.Profile.
+	Stretches []Stretch
+	Names     map[int]string
+}
+
+// A Stretch is one of instructions that are executed one after the other, if at all.
+// Its number is its place in Rewritten.Stretches.
+type Stretch struct {
+	Function int // index in the original module
+	// Entry is true for the one that a function begins with.
+	Entry bool
+	// At is where it begins, and each of Costs what it charges for at a place: offsets
+	// in the original's section of code. Lengths of bulk instructions are charged
+	// besides.
+	At    uint32
+	Costs []Cost
+}
+
+// A Cost is the fuel that a place in the code takes each time.
+type Cost struct {
+	At    uint32
+	Units int
 }
 
 // Rewrite checks a module in full and returns it with a counter: at function
@@ -79,7 +114,16 @@ func Rewrite(binary []byte, options Options) (*Rewritten, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Rewritten{Binary: p.writer.module(), Facts: p.facts, Places: p.writer.places()}, nil
+	return p.writer.rewritten(), nil
+}
+
+// rewritten is what came out.
+func (w *writer) rewritten() *Rewritten {
+	r := &Rewritten{Binary: w.module(), Facts: w.p.facts, Places: w.places()}
+	if w.p.options.Profile {
+		r.Stretches, r.Names = w.stretches, w.originalNames()
+	}
+	return r
 }
 
 // savers are functions that loops call for fuel, one for each list of types that
@@ -140,6 +184,10 @@ type writer struct {
 	shapesOf map[string]int
 	// spans are what was copied of the code, if places are wanted.
 	spans Places
+	// stretches are those of a module that is profiled, so far, and function is the
+	// one that is being written.
+	stretches []Stretch
+	current   int
 
 	one []byte // room for one function at a time
 }
@@ -163,12 +211,23 @@ func (w *writer) typeRefill() int      { return len(w.p.types) }
 func (w *writer) typeBulk() int        { return len(w.p.types) + 1 }
 func (w *writer) typeLength() int      { return len(w.p.types) + 2 }
 func (w *writer) typeSavers() int      { return len(w.p.types) + 3 }
-func (w *writer) helper(which int) int { return len(w.p.functions) + 1 + which }
+func (w *writer) helper(which int) int { return len(w.p.functions) + w.imports() + which }
+
+// mark is MeterMark, and imports how many functions are imported besides the
+// guest's.
+func (w *writer) mark() int { return w.p.imported + 1 }
+
+func (w *writer) imports() int {
+	if w.p.options.Profile {
+		return 2
+	}
+	return 1
+}
 
 // moved is the new index of a function of the guest's.
 func (w *writer) moved(f int) int {
 	if f >= w.p.imported {
-		return f + 1
+		return f + w.imports()
 	}
 	return f
 }
@@ -188,7 +247,7 @@ func (w *writer) section(out []byte, id int) []byte {
 	var b []byte
 	switch id {
 	case 1:
-		b = vector(r, present, 3+len(w.p.savers.list)+len(w.shapes))
+		b = vector(r, present, 2+len(w.p.savers.list)+len(w.shapes)+w.imports())
 		b = append(b, 0x60, 2, byte(I64), byte(I64), 1, byte(I64))
 		b = append(b, 0x60, 3, byte(I32), byte(I32), byte(I32), 0)
 		b = append(b, 0x60, 1, byte(I32), 1, byte(I32))
@@ -200,12 +259,21 @@ func (w *writer) section(out []byte, id int) []byte {
 			b = append(b, 0x60, 0)
 			b = append(number(b, len(results)), bytesOf(results)...)
 		}
+		if w.p.options.Profile { // the last one
+			b = append(b, 0x60, 2, byte(I32), byte(I64), 0)
+		}
 	case 2:
-		b = vector(r, present, 1)
+		b = vector(r, present, w.imports())
 		b = name(b, MeterModule)
 		b = name(b, MeterRefill)
 		b = append(b, byte(Function))
 		b = number(b, w.typeRefill())
+		if w.p.options.Profile {
+			b = name(b, MeterModule)
+			b = name(b, MeterMark)
+			b = append(b, byte(Function))
+			b = number(b, w.typeSavers()+len(w.p.savers.list)+len(w.shapes))
+		}
 	case 3:
 		b = vector(r, present, w.functions()-w.p.bodies)
 		b = number(b, w.typeBulk())
@@ -418,19 +486,65 @@ func (w *writer) function(n int, f body) {
 
 func (w *writer) body(b []byte, n int, f body) []byte {
 	b = append(b, f.locals...)
+	w.current = w.p.imported + n
 	if !w.p.plan.checked[n] {
-		return w.edited(b, f, 0)
+		return w.marked(b, f)
 	}
 	if !f.calls {
 		// It is over soon, but for its loops: these ask for fuel.
-		return w.edited(w.charge(b, f, 0), f, 0)
+		return w.marked(w.charge(b, f, 0), f)
 	}
 	frame := int(w.p.plan.depths[n])
 	b = w.askForBoth(w.charge(w.push(b, -frame), f, 0))
 	// Whichever way the function ends, it leaves this block.
 	b = w.shape(append(b, opBlock), f.results)
 	b = w.edited(b, f, frame)
-	return append(w.push(b, frame), opEnd)
+	return append(w.push(w.leave(b), frame), opEnd)
+}
+
+// marked is edited for a function that takes nothing of the stack. If it is
+// profiled, it is put into a block, so that it has one end.
+func (w *writer) marked(b []byte, f body) []byte {
+	if !w.p.options.Profile {
+		return w.edited(b, f, 0)
+	}
+	b = w.shape(append(b, opBlock), f.results)
+	return append(w.leave(w.edited(b, f, 0)), opEnd)
+}
+
+// leave tells that a function ends.
+func (w *writer) leave(b []byte) []byte {
+	if !w.p.options.Profile {
+		return b
+	}
+	return w.tell(b, MarkReturn)
+}
+
+func (w *writer) tell(b []byte, mark int) []byte {
+	b = signed(append(b, opI32Const), int64(mark))
+	return call(global(b, opGlobalGet, w.fuel()), w.mark())
+}
+
+// enter tells that a stretch begins: the one of an edit of the function.
+func (w *writer) enter(b []byte, f body, edit int) []byte {
+	e := f.edits[edit]
+	s := Stretch{Function: w.current, Entry: e.at == 0, At: uint32(f.at + e.at)} //nolint:gosec // less than 4 GiB
+	end := len(f.code)
+	for _, next := range f.edits[edit+1:] {
+		if next.kind == editSegment {
+			end = next.at
+			break
+		}
+	}
+	from, _ := slices.BinarySearchFunc(f.costs, e.at, func(c Cost, at int) int { return int(c.At) - at })
+	for _, c := range f.costs[from:] {
+		if int(c.At) >= end {
+			break
+		}
+		s.Costs = append(s.Costs, Cost{uint32(f.at) + c.At, c.Units}) //nolint:gosec // less than 4 GiB
+	}
+	w.stretches = append(w.stretches, s)
+	return w.tell(b, len(w.stretches)-1)
 }
 
 // charge takes the units of a region, in the deadline grade.
@@ -473,11 +587,14 @@ func (w *writer) shape(b []byte, results []ValueType) []byte {
 // function took of the stack.
 func (w *writer) edited(b []byte, f body, frame int) []byte {
 	from := 0
-	for _, e := range f.edits {
+	for n, e := range f.edits {
 		b = w.copied(b, f, from, e.at)
 		from = e.at + e.old
 		switch e.kind {
 		case editSegment:
+			if w.p.options.Profile && (e.value > 0 || e.at == 0) {
+				b = w.enter(b, f, n)
+			}
 			b = w.spend(b, int64(e.value))
 		case editLoop:
 			b = append(append(b, opBlock), e.bytes...)
@@ -507,13 +624,13 @@ func (w *writer) edited(b []byte, f body, frame int) []byte {
 		case editVisit:
 			b = w.more(b)
 		case editReturn:
-			if frame == 0 {
+			if frame == 0 && !w.p.options.Profile {
 				b = append(b, opReturn)
 			} else {
 				b = number(append(b, opBr), e.value)
 			}
 		case editTailCall:
-			b = w.push(b, frame)
+			b = w.push(w.leave(b), frame)
 		case editTaint:
 			b = w.markTaint(b)
 		}
@@ -826,6 +943,36 @@ func (w *writer) names(out []byte) (named []byte) {
 		return nameSection(out, n+count, append(list, added...))
 	}
 	return nameSection(out, count, added)
+}
+
+// originalNames are the names of functions in the module as it was: up to where
+// anything is odd in them, and what they are exported as.
+func (w *writer) originalNames() (names map[int]string) {
+	names = map[int]string{}
+	for at, e := range w.p.facts.Exports {
+		if e.Kind == Function {
+			names[w.p.exported[at]] = e.Name
+		}
+	}
+	defer func() {
+		if fault := recover(); fault != nil {
+			if _, ok := fault.(*Error); !ok {
+				panic(fault)
+			}
+		}
+	}()
+	for r := (&reader{buf: w.p.names}); r.left() > 0; {
+		id := r.byte()
+		s := r.sub(r.u32())
+		if id != 1 {
+			continue
+		}
+		for range s.count("names", 2, w.p.limits.Functions) {
+			f := s.index("function", len(w.p.functions))
+			names[f] = s.name(w.p.limits.Name)
+		}
+	}
+	return names
 }
 
 // addedNames name the functions that were added, so that nobody takes them for

@@ -80,7 +80,9 @@ func offer(ctx context.Context, t testing.TB, engine wazero.Runtime, refill func
 			}
 			stack[0] = refill(int64(stack[0]))
 		}), []api.ValueType{api.ValueTypeI64, api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).
-		Export(module.MeterRefill).Instantiate(ctx)
+		Export(module.MeterRefill).NewFunctionBuilder().
+		WithGoFunction(api.GoFunc(func(context.Context, []uint64) {}), []api.ValueType{api.ValueTypeI32, api.ValueTypeI64}, nil).
+		Export(module.MeterMark).Instantiate(ctx)
 	require.NoError(t, err)
 }
 

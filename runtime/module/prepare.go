@@ -71,7 +71,7 @@ func Prepare(binary []byte, options Options, entries ...string) (*Prepared, erro
 		return nil, err
 	}
 	return &Prepared{
-		Rewritten: Rewritten{Binary: p.writer.module(), Facts: p.facts, Places: p.writer.places()},
+		Rewritten: *p.writer.rewritten(),
 		Entries:   prepare.numbers, Globals: prepare.globals,
 		Data: prepare.data, Taints: prepare.taints, Lasting: prepare.lasting,
 	}, nil

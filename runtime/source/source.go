@@ -19,7 +19,7 @@ import (
 // What is read at most, in bytes, and how many places are looked for.
 const (
 	MaxTable  = 32 << 20
-	MaxPlaces = 64
+	MaxPlaces = 4096
 	maxName   = 4096
 )
 
