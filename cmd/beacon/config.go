@@ -74,6 +74,8 @@ type config struct {
 	// Policy is the operator's, or the name of a file that holds it; see package
 	// policy.
 	Policy json.RawMessage
+	// Record keeps what items of modules that fail were given; nil for no records.
+	Record *recordConfig
 	// AuditLog is a file to which it is added who ran what.
 	AuditLog string
 	// MaxWaiting is how many items may wait for their tenant's turn, besides those

@@ -10,8 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -214,52 +212,41 @@ func (p providerConfig) recorded(m loaded) beacon.Provider {
 	return p.recorder
 }
 
-// recordings are the files of items that failed, in a folder of which the newest
-// few are kept.
-type recordings struct {
-	folder string
-	log    *slog.Logger
-	mu     sync.Mutex
+// A recordConfig has items of modules recorded that fail.
+type recordConfig struct {
+	// Folder keeps the recordings, for beacon replay.
+	Folder string
+	// Count and Bytes bound them, the oldest go first; default 20 and "256M".
+	Count int
+	Bytes string
 }
 
-// maxRecordings is how many a worker keeps.
-const maxRecordings = 20
+// open makes the folder.
+func (c recordConfig) open() (*replay.Folder, error) {
+	var size byteSize
+	if c.Bytes != "" {
+		if err := size.Set(c.Bytes); err != nil {
+			return nil, fmt.Errorf("Bytes: %w", err)
+		}
+	}
+	return replay.OpenFolder(c.Folder, c.Count, int64(size))
+}
+
+// recordings keep items that failed.
+type recordings struct {
+	folder *replay.Folder
+	log    *slog.Logger
+}
 
 func (r *recordings) keep(recording *replay.Recording, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	file := ""
+	if err == nil {
+		file, err = r.folder.Keep(recording)
+	}
+	if file != "" {
+		r.log.Warn("an item failed, and was recorded for beacon replay", "item", recording.Item.Hash, "file", file)
+	}
 	if err != nil {
-		r.log.Warn("an item that failed was not recorded", "err", err)
-		return
-	}
-	capability := strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' {
-			return c
-		}
-		return '_'
-	}, beacon.Excerpt(recording.Item.Capability, 60))
-	// Names sort by time.
-	path := filepath.Join(r.folder, recording.Recorded.UTC().Format("20060102T150405.000000000Z")+"-"+capability+replay.Suffix)
-	if err := recording.WriteFile(path); err != nil {
-		r.log.Warn("an item that failed was not recorded", "err", err)
-		return
-	}
-	r.log.Warn("an item failed, and was recorded for beacon replay", "item", recording.Item.Hash, "file", path)
-	entries, err := os.ReadDir(r.folder)
-	if err != nil {
-		r.log.Warn("the recordings cannot be listed", "err", err)
-		return
-	}
-	var names []string
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), replay.Suffix) {
-			names = append(names, e.Name())
-		}
-	}
-	for len(names) > maxRecordings {
-		if err := os.Remove(filepath.Join(r.folder, names[0])); err != nil {
-			r.log.Warn("an old recording cannot be removed", "err", err)
-		}
-		names = names[1:]
+		r.log.Warn("recording an item that failed", "err", err)
 	}
 }

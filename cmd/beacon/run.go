@@ -391,11 +391,12 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 // isolates reports whether modules work in processes of their tenants.
 func (o *runOptions) isolates() (bool, error) {
 	modules := slices.ContainsFunc(o.file.Providers, func(p providerConfig) bool { return !builtin.Is(p.Source) })
+	records := o.record != "" || o.file.Record != nil
 	switch o.isolation {
 	case "none":
 		return false, nil
 	case "auto":
-		return modules && goruntime.GOOS == "linux" && o.record == "" && o.dev == "", nil
+		return modules && goruntime.GOOS == "linux" && !records && o.dev == "", nil
 	case "process":
 	default:
 		return false, usagef("--isolation %q: want auto, process or none", beacon.Excerpt(o.isolation, 40))
@@ -403,8 +404,8 @@ func (o *runOptions) isolates() (bool, error) {
 	switch {
 	case o.dev != "":
 		return false, usagef("beacon dev needs --isolation none: it swaps modules in this process")
-	case o.record != "":
-		return false, usagef("--record needs --isolation none: what a guest sees is recorded in this process")
+	case records:
+		return false, usagef("--record, and Record in the configuration, need --isolation none: what a guest sees is recorded in this process")
 	}
 	return modules, nil
 }
@@ -430,13 +431,25 @@ func (o *runOptions) warm(ctx context.Context, all []offered, log *slog.Logger) 
 
 // recordFailures has the items of modules recorded, if that is wanted.
 func (o *runOptions) recordFailures(log *slog.Logger) error {
-	if o.record == "" {
+	from := "Record"
+	var wanted recordConfig
+	if o.file.Record != nil {
+		wanted = *o.file.Record
+	}
+	if o.record != "" {
+		from, wanted.Folder = "--record "+o.record, o.record
+	}
+	switch {
+	case wanted.Folder == "" && o.file.Record != nil:
+		return usagef("Record has no Folder: name where recordings are kept")
+	case wanted.Folder == "":
 		return nil
 	}
-	if err := os.MkdirAll(o.record, 0o700); err != nil {
-		return usagef("--record %s: %w", o.record, unwrapPath(err))
+	folder, err := wanted.open()
+	if err != nil {
+		return usagef("%s: %w", from, unwrapPath(err))
 	}
-	kept := &recordings{folder: o.record, log: log}
+	kept := &recordings{folder, log}
 	failed := func(result beacon.Result, err error) bool { return err != nil || result.ExitCode() != 0 }
 	for i := range o.file.Providers {
 		if p := &o.file.Providers[i]; !builtin.Is(p.Source) {
