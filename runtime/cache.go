@@ -100,6 +100,7 @@ func (m *Module) compile(ctx context.Context, binary []byte) error {
 	if m.cache.dir == "" {
 		return m.build(ctx, binary, "")
 	}
+	kept := m.compiled // of one that was recalled
 	dir := m.cache.folder(m.digest)
 	var before string
 	key, err := m.cache.keyOf(m.digest)
@@ -110,13 +111,18 @@ func (m *Module) compile(ctx context.Context, binary []byte) error {
 		if err != nil || before == "" {
 			return fmt.Errorf("%w: %w", ErrDamaged, cmp.Or(err, errors.New("the seal is missing or wrong")))
 		}
-		return m.build(ctx, binary, dir)
+		err = m.build(ctx, binary, dir)
+		m.compiled = kept
+		return err
 	}
 	if err == nil {
 		before, err = m.unspoiled(dir, key)
 	}
 	if err == nil {
 		err = m.build(ctx, binary, dir)
+	}
+	if before != "" {
+		m.compiled = kept
 	}
 	if err == nil {
 		if err := seal(dir, before, key); err != nil {

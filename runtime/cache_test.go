@@ -9,6 +9,7 @@ import (
 	goruntime "runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -201,4 +202,27 @@ func TestCacheDirectory(t *testing.T) {
 	require.NoError(t, os.Symlink(target, link))
 	_, err = wasmrt.New(wasmrt.Config{CacheDir: link})
 	require.ErrorContains(t, err, "is not a directory")
+}
+
+// How long a module took to compile is known of one that comes from the cache, too,
+// and loading it from there does not change that.
+func TestCompiled(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	src := wasmrt.Source{Name: "work", Binary: guest(t, "work")}
+	r, err := wasmrt.New(wasmrt.Config{CacheDir: dir, Log: quiet()})
+	require.NoError(t, err)
+	kept, err := r.Register(t.Context(), src)
+	require.NoError(t, err)
+	var first time.Duration
+	for range 2 {
+		m, err := r.Open(t.Context(), kept.Kept, src)
+		require.NoError(t, err)
+		require.Positive(t, m.Compiled())
+		if first == 0 {
+			first = m.Compiled()
+		}
+		require.Equal(t, first, m.Compiled())
+		require.NoError(t, m.Close(t.Context()))
+	}
+	require.Positive(t, loadWith(t, wasmrt.Config{Log: quiet()}, src).Compiled())
 }

@@ -51,6 +51,7 @@ type record struct {
 	WarmedUp bool
 	Took     time.Duration
 	Taken    time.Time
+	Compiled time.Duration
 	// Initialized is false if the state is the one before anything has run.
 	Initialized bool
 }
@@ -135,6 +136,7 @@ func (m *Module) recall() bool {
 	}
 	m.facts, m.base, m.rawManifest = kept.Facts, s, kept.Manifest
 	m.hasLines = kept.Lines
+	m.compiled = kept.Compiled
 	m.recalled = true
 	return true
 }
@@ -196,7 +198,7 @@ func (m *Module) remember(s *state) error {
 		Facts: m.facts, Lasting: m.prepared.Lasting, Lines: m.hasLines, Entries: m.prepared.Entries, Globals: m.prepared.Globals,
 		Taints: m.prepared.Taints, Manifest: m.rawManifest, Initialized: s.initialized,
 		Values: s.globals, Flags: s.flags, Random: s.random.states, Cheap: s.random.cheap,
-		Renewal: s.renewal, WarmedUp: s.warmedUp, Took: s.took, Taken: s.taken,
+		Renewal: s.renewal, WarmedUp: s.warmedUp, Took: s.took, Taken: s.taken, Compiled: m.compiled,
 	})
 	if err != nil {
 		return fmt.Errorf("keep a snapshot: %w", err)

@@ -58,6 +58,7 @@ type Module struct {
 	// the one after initialisation.
 	base     *state
 	recalled bool
+	compiled time.Duration
 	profile  *profile.Profile // nil unless it is profiled
 	// opened is true if it was opened from what was left for it, and has nothing
 	// else; keepsAll if it is to be left for others.
@@ -87,6 +88,8 @@ func (m *Module) build(ctx context.Context, binary []byte, cacheDir string) (err
 		return item.Count(ctx)
 	}
 	libraries := []abi.Library{outside(hostfuncs.Interface().Library()), outside(guestWASI.Library()), fuel()}
+	started := time.Now()
+	defer func() { m.compiled = time.Since(started) }()
 	if m.code, err = m.engine.Compile(ctx, binary, libraries, cacheDir, m.hasLines); err != nil {
 		return errors.New(beacon.Excerpt(err.Error(), 500))
 	}
@@ -126,6 +129,11 @@ func (m *Module) grade() module.Grade { return m.limits.grade() }
 
 // Facts are what the binary says about itself; they are not to be changed.
 func (m *Module) Facts() *module.Facts { return m.facts }
+
+// Compiled is how long the engine took to compile the module: by itself, in the process
+// that did, which may have been an earlier one. It is 0 if it was compiled for other
+// limits or another configuration, and that was taken.
+func (m *Module) Compiled() time.Duration { return m.compiled }
 
 // FuelProfile is where the fuel of the module's items has gone so far; nil unless
 // Limits.Profile is set. What is spent before there is an item, in initialising the

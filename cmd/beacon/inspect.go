@@ -82,7 +82,9 @@ type view struct {
 	Exports     []string
 	Sections    []section
 	Instances   instances
-	LoadMs      int64
+	// LoadMs is what it took to get it ready here, and CompileMs what the engine took
+	// to compile it, now or when that was put into the cache; 0 if that is not known.
+	LoadMs, CompileMs int64
 }
 
 // instances is how items get theirs.
@@ -245,7 +247,7 @@ func describe(m loaded, took time.Duration) view {
 		Name: manifest.Name, Version: manifest.Version, SHA256: m.Digest(), Size: facts.Size,
 		Kind: "reactor", Capability: manifest.Capability.Name, Description: manifest.Capability.Description,
 		Actions: manifest.Capability.Actions, Permissions: []permission{}, Unwanted: []string{},
-		Features: []string{}, Producers: []string{}, Imports: []string{}, Exports: []string{}, Sections: []section{}, LoadMs: took.Milliseconds(),
+		Features: []string{}, Producers: []string{}, Imports: []string{}, Exports: []string{}, Sections: []section{}, LoadMs: took.Milliseconds(), CompileMs: m.Compiled().Milliseconds(),
 	}
 	if m.Command() {
 		v.Kind = "command"
@@ -332,7 +334,11 @@ func (v view) print(w io.Writer) error {
 	}
 	row("sha256", "%s", v.SHA256)
 	if v.Refused == "" {
-		row("loaded in", "%d ms", v.LoadMs)
+		if v.CompileMs > 0 {
+			row("compiled in", "%d ms, and loaded in %d ms", v.CompileMs, v.LoadMs)
+		} else {
+			row("loaded in", "%d ms", v.LoadMs)
+		}
 	}
 	if len(v.Features) > 0 {
 		row("features", "%s", strings.Join(v.Features, ", "))
