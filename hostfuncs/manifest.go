@@ -2,6 +2,7 @@ package hostfuncs
 
 import (
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"strings"
 
@@ -68,7 +69,10 @@ func ParseManifest(raw []byte) (Manifest, error) {
 	if len(raw) > maxManifest {
 		return refuse("%d bytes, limit %d", len(raw), maxManifest)
 	}
-	if err := json.Unmarshal(raw, &m); err != nil {
+	var wrong *json.UnmarshalTypeError
+	if err := json.Unmarshal(raw, &m); errors.As(err, &wrong) && wrong.Field != "" {
+		return refuse("%s is of the JSON type %s, which it cannot be", beacon.Excerpt(wrong.Field, 200), beacon.Excerpt(wrong.Value, 40))
+	} else if err != nil {
 		// The error repeats the number that does not fit, however long.
 		return refuse("not the JSON that is expected: %s", beacon.Excerpt(err.Error(), 200))
 	}

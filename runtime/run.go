@@ -176,7 +176,7 @@ func (m *Module) describe(ctx context.Context) error {
 	}
 	var err error
 	if m.manifest, err = hostfuncs.ParseManifest(raw); err != nil {
-		return fmt.Errorf("module %s: %w", m.name, err)
+		return m.refusal(err)
 	}
 	return nil
 }
