@@ -53,6 +53,8 @@ interface Provider {
 
 /** One piece of work. Text is "" where there is none. */
 interface Item {
+  /** The work item as the host gives it, without settings. */
+  readonly work: Record<string, unknown>;
   readonly hash: string;
   readonly capability: string;
   readonly action: string;
@@ -73,6 +75,8 @@ interface Item {
 
   /** How far the item has come, in percent; undefined when that is not known. */
   progress(percent: number | undefined, message?: string): void;
+  /** What is known of how far the item has come. */
+  report(progress: { percent?: number; step?: number; total?: number; message?: string }): void;
   /** The step, of total, that begins; it counts from 1. */
   step(step: number, total: number, message?: string): void;
   log(...words: unknown[]): void;
@@ -226,6 +230,18 @@ declare const beacon: {
 };
 
 /** Writes to the item's log. */
+interface Timer {
+  ref(): this;
+  unref(): this;
+  hasRef(): boolean;
+}
+
+/** Timers run while their item does. */
+declare function setTimeout(call: (...args: any[]) => void, milliseconds?: number, ...args: any[]): Timer;
+declare function setInterval(call: (...args: any[]) => void, milliseconds?: number, ...args: any[]): Timer;
+declare function clearTimeout(timer?: Timer | number): void;
+declare function clearInterval(timer?: Timer | number): void;
+
 declare const console: {
   log(...words: unknown[]): void;
   info(...words: unknown[]): void;
