@@ -226,7 +226,7 @@ func (c recordConfig) open() (*replay.Folder, error) {
 	var size byteSize
 	if c.Bytes != "" {
 		if err := size.Set(c.Bytes); err != nil {
-			return nil, fmt.Errorf("Bytes: %w", err)
+			return nil, fmt.Errorf("its Bytes: %w", err)
 		}
 	}
 	return replay.OpenFolder(c.Folder, c.Count, int64(size))
