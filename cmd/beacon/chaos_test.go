@@ -158,9 +158,12 @@ func (c *chaos) run() {
 		}
 	}
 	took := time.Since(began)
+	// One that has only just been started would not know yet what a signal means, and
+	// one that is between two connections has nobody to take its leave of.
+	ready := func() int { return strings.Count(c.said.String(), "ready for work") }
+	before := ready()
 	c.proxy.Calm()
-	// One that has only just been started would not know yet what a signal means.
-	require.Eventually(t, func() bool { return strings.Contains(c.said.String(), "ready for work") }, 3*time.Minute, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return ready() > before }, 3*time.Minute, 10*time.Millisecond,
 		"the worker does not come back; it said:\n%s", c.said.tail())
 	require.NoError(t, c.worker.Process.Signal(syscall.SIGTERM))
 	_ = c.worker.Wait()
@@ -286,7 +289,7 @@ func (c *chaos) check() (again int) {
 		require.Equal(t, 1, strings.Count(text, `"EventType":"`+protocol.WorkCompleted+`"`), text)
 	}
 	_, text := c.ask("GET", "/Beacon", "", "")
-	require.JSONEq(t, "[]", text, "the worker did not take its leave")
+	require.JSONEq(t, "[]", text, "the worker did not take its leave; it said:\n%s", c.said.tail())
 
 	staged, err := os.ReadDir(filepath.Join(c.dir, "staging"))
 	require.NoError(t, err)
