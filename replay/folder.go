@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,13 +38,7 @@ func OpenFolder(path string, count int, bytes int64) (*Folder, error) {
 	if count < 0 || bytes < 0 {
 		return nil, beacon.Errorf(beacon.Invalid, "recordings are bounded by %d and %d bytes: want numbers above zero", count, bytes)
 	}
-	f := &Folder{path: path, count: count, bytes: bytes}
-	if count == 0 {
-		f.count = DefaultCount
-	}
-	if bytes == 0 {
-		f.bytes = DefaultBytes
-	}
+	f := &Folder{path: path, count: cmp.Or(count, DefaultCount), bytes: cmp.Or(bytes, DefaultBytes)}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of recordings: %w", err)
 	}

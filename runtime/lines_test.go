@@ -16,14 +16,7 @@ import (
 // S8: a guest that breaks down says where in its source, if it was built with debug
 // information: through what was inserted, and in both grades.
 func TestSourceLines(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "trap.wasm")
-	text, err := exec.Command("clang", "-g", "-O0", "-mbulk-memory", "--target=wasm32", "-nostdlib", "-Wl,--no-entry", "-Wl,--export=_start",
-		"-o", out, "testdata/trap.c").CombinedOutput()
-	if err != nil {
-		missingTool(t, "clang: "+string(text), err)
-	}
-	binary, err := os.ReadFile(out)
-	require.NoError(t, err)
+	binary := withLines(t)
 	for name, limits := range map[string]wasmrt.Limits{"deadline": {}, "exact": {Fuel: 1_000_000}, "profiled": {Profile: true}} {
 		t.Run(name, func(t *testing.T) {
 			m := load(t, "trap", binary, limits)
@@ -36,4 +29,18 @@ func TestSourceLines(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withLines is testdata/trap.c as a module that tells source lines.
+func withLines(t *testing.T) []byte {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "trap.wasm")
+	text, err := exec.Command("clang", "-g", "-O0", "-mbulk-memory", "--target=wasm32", "-nostdlib", "-Wl,--no-entry", "-Wl,--export=_start",
+		"-o", out, "testdata/trap.c").CombinedOutput()
+	if err != nil {
+		missingTool(t, "clang: "+string(text), err)
+	}
+	binary, err := os.ReadFile(out)
+	require.NoError(t, err)
+	return binary
 }

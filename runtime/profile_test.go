@@ -94,14 +94,7 @@ func TestFuelProfileFunctions(t *testing.T) {
 // Lines of the source are told where the module tells them, and go tool pprof shows
 // them.
 func TestFuelProfileLines(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "lines.wasm")
-	text, err := exec.Command("clang", "-g", "-O0", "-mbulk-memory", "--target=wasm32", "-nostdlib", "-Wl,--no-entry", "-Wl,--export=_start",
-		"-o", out, "testdata/trap.c").CombinedOutput()
-	if err != nil {
-		missingTool(t, "clang: "+string(text), err)
-	}
-	binary, err := os.ReadFile(out)
-	require.NoError(t, err)
+	binary := withLines(t)
 	want := fuelOf(t, "lines", binary, 1<<50, `{"Stdin": "none"}`)
 	total, p := profileOf(t, "lines", binary, 1<<50, `{"Stdin": "none"}`)
 	require.Equal(t, want, total)

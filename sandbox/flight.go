@@ -496,12 +496,7 @@ func wait(ctx context.Context, conn *wire.Conn, w *wire.Waiter, use func([]byte)
 		conn.Abandon(w)
 		return context.Cause(ctx)
 	}
-	err := w.Result(use)
-	var failure *wire.Failure
-	if errors.As(err, &failure) {
-		return answered(failure)
-	}
-	return err
+	return replied(w.Result(use))
 }
 
 // What a push does.

@@ -242,7 +242,7 @@ func (p *payer) Hold(n int64) error {
 	return replied(w.Result(nil))
 }
 
-// replied makes an error of the supervisor ours.
+// replied makes an error of the other side ours.
 func replied(err error) error {
 	var failure *wire.Failure
 	if errors.As(err, &failure) {

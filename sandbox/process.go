@@ -213,17 +213,12 @@ func (p *process) ask(ctx context.Context, method wire.Method, request, reply an
 		p.end(context.Cause(ctx))
 		<-w.Done
 	}
-	err = w.Result(func(payload []byte) error {
+	return replied(w.Result(func(payload []byte) error {
 		if reply == nil {
 			return nil
 		}
 		return decode(payload, reply)
-	})
-	var failure *wire.Failure
-	if errors.As(err, &failure) {
-		return answered(failure)
-	}
-	return err
+	}))
 }
 
 // maxAnswer is how long an answer to ask may be, in bytes.

@@ -113,7 +113,7 @@ func compileScript(folder source, program javascript.Program) compile {
 func (p *packageFile) entry(folder source) (string, error) {
 	main := path.Clean(filepath.ToSlash(cmp.Or(p.Main, "index.js")))
 	for _, file := range []string{main, main + ".js", main + ".cjs", path.Join(main, "index.js")} {
-		if info, err := os.Stat(filepath.Join(folder.path, filepath.FromSlash(file))); err == nil && info.Mode().IsRegular() {
+		if isFile(filepath.Join(folder.path, filepath.FromSlash(file))) {
 			return file, nil
 		}
 	}

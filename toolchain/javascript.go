@@ -34,6 +34,11 @@ func assemble(folder source, name, script, made string) error {
 	if err != nil {
 		return fmt.Errorf("build %s: %w", folder.name, err)
 	}
+	return keep(made, binary)
+}
+
+// keep writes a module that was made elsewhere.
+func keep(made string, binary []byte) error {
 	if err := os.WriteFile(made, binary, 0o600); err != nil {
 		return fmt.Errorf("keep the module: %w", err)
 	}

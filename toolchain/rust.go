@@ -60,10 +60,7 @@ func compileRust(ctx context.Context, folder source, made string) error {
 	if err != nil {
 		return fmt.Errorf("read the module: %w", err)
 	}
-	if err := os.WriteFile(made, binary, 0o600); err != nil {
-		return fmt.Errorf("keep the module: %w", err)
-	}
-	return nil
+	return keep(made, binary)
 }
 
 // A rustToolchain is what builds crates for the target, by its name there.

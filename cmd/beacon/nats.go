@@ -22,7 +22,7 @@ type natsFlags struct{ creds, prefix string }
 
 func (n *natsFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&n.creds, "creds", os.Getenv("BEACON_NATS_CREDS"), "with --server nats://...: file with the credentials, also BEACON_NATS_CREDS")
-	f.StringVar(&n.prefix, "nats-prefix", "beacon", "with --server nats://...: what the names of streams and subjects begin with")
+	f.StringVar(&n.prefix, "nats-prefix", defaultHubConfig().NATSPrefix, "with --server nats://...: what the names of streams and subjects begin with")
 }
 
 // natsURLs are the servers of a cluster that was named as the server, one or more
