@@ -14,6 +14,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // A cache is a folder with what was made of modules: for each one a folder
@@ -54,6 +57,46 @@ func (c *cache) keyOf(digest string) ([]byte, error) {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(digest))
 	return mac.Sum(nil), nil
+}
+
+const (
+	// lockSuffix ends the name of the file whose lock stands for a module's folder.
+	lockSuffix = ".lock"
+	// lockPause is how long to wait before a lock is asked for again.
+	lockPause = 5 * time.Millisecond
+)
+
+// lock keeps other processes away from a module's folder, until unlock: what is
+// registered is several files, which belong together.
+func (c *cache) lock(ctx context.Context, digest string) (unlock func() error, err error) {
+	if c.own != nil { // the folder is nobody else's
+		return func() error { return nil }, nil
+	}
+	l := flock.New(c.folder(digest)+lockSuffix, flock.SetPermissions(0o600))
+	if _, err := l.TryLockContext(ctx, lockPause); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("lock the cache of modules: %w", err)
+	}
+	return l.Unlock, nil
+}
+
+// lockShared keeps others from changing what is kept of a module, until unlock.
+func (c *cache) lockShared(ctx context.Context, digest string) (unlock func() error, err error) {
+	if c.own != nil {
+		return func() error { return nil }, nil
+	}
+	l := flock.New(c.folder(digest)+lockSuffix, flock.SetPermissions(0o600))
+	_, err = l.TryRLockContext(ctx, lockPause)
+	switch {
+	case err == nil:
+		return l.Unlock, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	}
+	// A cache that can only be read is one that is not changed.
+	return func() error { return nil }, nil
 }
 
 func readKey(dir string) ([]byte, error) {

@@ -95,21 +95,44 @@ func (r *Runtime) Register(ctx context.Context, src Source) (_ *Registered, err 
 			}
 		}()
 	}
-	// Another process may take away what was just made: it is made again.
+	unlock, err := m.cache.lockShared(ctx, m.digest)
+	if err != nil {
+		return nil, err
+	}
+	found, err := m.registered()
+	err = errors.Join(err, unlock())
+	if err == nil && found == nil {
+		found, err = m.registerAlone(ctx, r.registrar, src)
+	}
+	if err != nil {
+		return nil, err
+	}
+	found.temporary = temporary
+	return found, nil
+}
+
+// registerAlone registers the module when no other process does, which may have
+// been done when this one's turn comes.
+func (m *Module) registerAlone(ctx context.Context, registrar Registrar, src Source) (_ *Registered, err error) {
+	unlock, err := m.cache.lock(ctx, m.digest)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	// What was just made can be taken away by hand: it is made again.
 	for range 3 {
 		found, err := m.registered()
 		if err != nil {
 			return nil, err
 		}
 		if found != nil {
-			found.temporary = temporary
 			return found, nil
 		}
 		if err := m.refused(); err != nil {
 			return nil, err
 		}
-		if r.registrar != nil {
-			err = m.registerElsewhere(ctx, r.registrar, src)
+		if registrar != nil {
+			err = m.registerElsewhere(ctx, registrar, src)
 		} else {
 			err = m.register(ctx, src)
 		}
@@ -130,10 +153,10 @@ func (r *Runtime) registerAndOpen(ctx context.Context, src Source) (m *Module, e
 		if err != nil {
 			return nil, err
 		}
-		m, err = r.Open(ctx, kept.Kept, src)
+		m, err = r.openLocked(ctx, kept.Kept, src)
 		if errors.Is(err, ErrDamaged) {
 			r.log.Warn("a kept module is made again", "module", kept.Name, "err", err)
-			err = r.Forget(kept.Kept)
+			err = r.Forget(ctx, kept.Kept)
 			if err == nil {
 				continue
 			}
@@ -145,6 +168,16 @@ func (r *Runtime) registerAndOpen(ctx context.Context, src Source) (m *Module, e
 		return m, errors.Join(err, kept.Discard())
 	}
 	return nil, fmt.Errorf("module %s: %w, again and again", beacon.Excerpt(src.Name, 128), ErrDamaged)
+}
+
+// openLocked is Open where others may register the same module.
+func (r *Runtime) openLocked(ctx context.Context, k Kept, src Source) (*Module, error) {
+	unlock, err := (&cache{dir: k.Dir}).lockShared(ctx, k.Digest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := r.Open(ctx, k, src)
+	return m, errors.Join(err, unlock())
 }
 
 // registered finds the module as it was left; nil if it was not.
@@ -383,8 +416,13 @@ func (m *Module) forgetAll() error {
 }
 
 // Forget removes a module that Open has found damaged.
-func (r *Runtime) Forget(k Kept) error {
-	if err := os.RemoveAll(filepath.Join(k.Dir, k.Digest)); err != nil {
+func (r *Runtime) Forget(ctx context.Context, k Kept) error {
+	unlock, err := (&cache{dir: k.Dir}).lock(ctx, k.Digest)
+	if err != nil {
+		return err
+	}
+	err = os.RemoveAll(filepath.Join(k.Dir, k.Digest))
+	if err = errors.Join(err, unlock()); err != nil {
 		return fmt.Errorf("remove what is kept of a module: %w", err)
 	}
 	return nil
@@ -408,9 +446,13 @@ func (r *Runtime) Open(ctx context.Context, k Kept, src Source) (*Module, error)
 
 // Link makes a kept module available in another folder, which must be on the
 // same file system if copying is to be avoided.
-func (k Kept) Link(dir string) (Kept, error) {
+func (k Kept) Link(ctx context.Context, dir string) (_ Kept, err error) {
+	unlock, err := (&cache{dir: k.Dir}).lockShared(ctx, k.Digest)
+	if err != nil {
+		return Kept{}, err
+	}
 	from, to := filepath.Join(k.Dir, k.Digest), filepath.Join(dir, k.Digest)
-	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		name, rerr := filepath.Rel(from, path)
 		if err = errors.Join(err, rerr); err != nil {
 			return err
@@ -426,7 +468,7 @@ func (k Kept) Link(dir string) (Kept, error) {
 		}
 		return copyFile(path, target)
 	})
-	if err != nil {
+	if err = errors.Join(err, unlock()); err != nil {
 		return Kept{}, fmt.Errorf("link what is kept of a module: %w", err)
 	}
 	k.Dir = dir

@@ -2,8 +2,11 @@ package runtime_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -192,6 +195,49 @@ func TestS27KeptModules(t *testing.T) {
 	require.Empty(t, left)
 }
 
+// Workers that start together share a cache: the module is made ready once for
+// each configuration, and nobody finds it half made.
+func TestRegisterTogether(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	const workers, configurations = 8, 4
+	errs := make([]error, workers)
+	registrars := make([]registrar, workers)
+	var together sync.WaitGroup
+	for n := range workers {
+		folder := t.TempDir()
+		together.Go(func() {
+			errs[n] = func() error {
+				rt, err := wasmrt.New(wasmrt.Config{CacheDir: dir, Registrar: &registrars[n], Log: quiet()})
+				if err != nil {
+					return err
+				}
+				src := wasmrt.Source{Name: fmt.Sprint("subject ", n%configurations), Binary: guest(t, "order")}
+				kept, err := rt.Register(t.Context(), src)
+				if err != nil {
+					return err
+				}
+				there, err := kept.Link(t.Context(), folder)
+				if err != nil {
+					return err
+				}
+				m, err := rt.Open(t.Context(), there, src)
+				if err != nil {
+					return err
+				}
+				return m.Close(context.Background())
+			}()
+		})
+	}
+	together.Wait()
+	require.NoError(t, errors.Join(errs...))
+	times := 0
+	for n := range registrars {
+		times += registrars[n].times
+	}
+	require.Equal(t, configurations, times)
+}
+
 // A kept module can be opened from another folder, and there by its own key only.
 func TestLink(t *testing.T) {
 	rt, err := wasmrt.New(wasmrt.Config{CacheDir: filepath.Join(t.TempDir(), "cache"), Log: quiet()})
@@ -199,9 +245,9 @@ func TestLink(t *testing.T) {
 	src := wasmrt.Source{Name: "subject", Binary: guest(t, "trap")}
 	kept, err := rt.Register(t.Context(), src)
 	require.NoError(t, err)
-	there, err := kept.Link(t.TempDir())
+	there, err := kept.Link(t.Context(), t.TempDir())
 	require.NoError(t, err)
-	require.NoError(t, rt.Forget(kept.Kept))
+	require.NoError(t, rt.Forget(t.Context(), kept.Kept))
 	_, err = rt.Open(t.Context(), kept.Kept, src)
 	require.ErrorIs(t, err, wasmrt.ErrDamaged)
 	src.Binary = nil

@@ -301,7 +301,7 @@ func (m *Module) kept(ctx context.Context, anew bool) (wasmrt.Kept, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if anew {
-		if err := m.sandbox.runtime.Forget(m.found.Kept); err != nil {
+		if err := m.sandbox.runtime.Forget(ctx, m.found.Kept); err != nil {
 			return wasmrt.Kept{}, err
 		}
 		found, err := m.sandbox.runtime.Register(ctx, m.src)
@@ -378,7 +378,7 @@ func (p *process) open(m *Module, dir string) error {
 		if err = os.MkdirAll(there, 0o700); err != nil {
 			return fmt.Errorf("make a folder for a module: %w", err)
 		}
-		if kept, err = kept.Link(there); err == nil {
+		if kept, err = kept.Link(ctx, there); err == nil {
 			err = p.ask(ctx, methodLoad, loadRequest{m.number, kept, sourceOf(m.src)}, nil)
 		}
 		if err == nil || errors.Is(err, wire.ErrClosed) || beacon.CodeOf(err) != beacon.Internal {
