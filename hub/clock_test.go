@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -26,8 +28,16 @@ type direct struct {
 }
 
 func (d direct) call(ctx context.Context, method, path, body string) answer {
+	return d.from(ctx, "127.0.0.1:1", "", method, path, body)
+}
+
+// from is a call from elsewhere, by whoever has a session.
+func (d direct) from(ctx context.Context, address, session, method, path, body string) answer {
 	r := httptest.NewRequestWithContext(ctx, method, "http://localhost"+path, strings.NewReader(body))
-	r.RemoteAddr = "127.0.0.1:1"
+	r.RemoteAddr = address
+	if session != "" {
+		r.Header.Set("Cookie", protocol.SessionCookie+"="+session)
+	}
 	w := httptest.NewRecorder()
 	d.hub.ServeHTTP(w, r)
 	return answer{w.Code, w.Header(), w.Body.Bytes()}
@@ -152,7 +162,7 @@ func TestAffinityExpires(t *testing.T) {
 	})
 }
 
-func TestHistoryFilesAndSessionsExpire(t *testing.T) {
+func TestHistoryAndFilesExpire(t *testing.T) {
 	inBubble(t, hub.Config{DataDir: t.TempDir()}, func(t *testing.T, d direct) {
 		hash := d.enqueue(`{"Capability":"A"}`)
 		require.Equal(t, http.StatusOK, d.post("/Beacon/Work/"+hash+"/Complete", `{}`).status)
@@ -165,4 +175,93 @@ func TestHistoryFilesAndSessionsExpire(t *testing.T) {
 		time.Sleep(23 * time.Hour)
 		require.Equal(t, http.StatusNotFound, d.get(path).status)
 	})
+}
+
+// The address of a file that a worker is given is good for everybody, for a while,
+// and for that file only.
+func TestAddressesExpire(t *testing.T) {
+	inBubble(t, hub.Config{DataDir: t.TempDir(), FileAge: 1000 * time.Hour, URL: "http://localhost"}, func(t *testing.T, d direct) {
+		get := func(path string) answer {
+			return d.from(t.Context(), "192.0.2.1:1", "", http.MethodGet, path, "")
+		}
+		path, _ := d.post("/Beacon/File?name=a", "abc").json(t)["URL"].(string)
+		require.Equal(t, http.StatusUnauthorized, get(path).status)
+		id := d.register("p", "1")
+		d.enqueue(`{"Capability":"A","TimeoutMs":7200000,"Settings":{"SourceURL":"` + path + `"}}`)
+		var polled struct{ WorkItem protocol.WorkItem }
+		require.NoError(t, json.Unmarshal(d.post("/Beacon/Work/Poll", `{"BeaconID":"`+id+`"}`).raw, &polled))
+		source, err := url.Parse(polled.WorkItem.Settings.Text("SourceURL"))
+		require.NoError(t, err)
+		until, err := strconv.ParseInt(source.Query().Get("e"), 10, 64)
+		require.NoError(t, err)
+		good := time.Until(time.Unix(until, 0))
+		require.GreaterOrEqual(t, good, 3*time.Hour, "an hour more than the item may take")
+
+		address := source.RequestURI()
+		require.Equal(t, "abc", string(get(address).raw))
+		later := strings.Replace(address, "e="+strconv.FormatInt(until, 10), "e="+strconv.FormatInt(until+1, 10), 1)
+		other, _ := d.post("/Beacon/File?name=a", "other").json(t)["URL"].(string)
+		for _, changed := range []string{later, address[:len(address)-1], other + "?" + source.RawQuery, path + "?s=", path + "?e=x&s=y"} {
+			a := get(changed)
+			require.Equal(t, http.StatusForbidden, a.status, changed)
+			require.Contains(t, a.json(t)["Error"], "was changed")
+		}
+		time.Sleep(good - time.Second)
+		require.Equal(t, "abc", string(get(address).raw))
+		time.Sleep(time.Second)
+		for range 2 {
+			a := get(address)
+			require.Equal(t, http.StatusGone, a.status)
+			require.Contains(t, a.json(t)["Error"], "has expired: it was good until "+time.Unix(until, 0).UTC().Format(time.RFC3339))
+			time.Sleep(time.Hour)
+		}
+		require.Equal(t, "abc", string(d.get(path).raw), "who may read it without")
+	})
+}
+
+// A session ends after a day, for users, workers and whoever has the hub's token;
+// what was connected with it stays so.
+func TestSessionsExpire(t *testing.T) {
+	alone := hub.Config{Anonymous: hub.AnonymousNobody}
+	secured := hub.Config{Users: []hub.User{user(t, "ann", hub.Admin, "")}, JoinSecret: "open sesame"}
+	session := func(a answer) string {
+		cookie, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
+		_, value, _ := strings.Cut(cookie, "=")
+		return value
+	}
+	for name, tt := range map[string]struct {
+		cfg   hub.Config
+		login func(d direct) answer
+	}{
+		"a user": {secured, func(d direct) answer {
+			return d.post("/1.0/Authenticate", `{"UserName":"ann","Password":"ann's password"}`)
+		}},
+		"a worker": {secured, func(d direct) answer {
+			return d.post("/Beacon/Register", `{"Name":"p","Capabilities":["A"],"JoinSecret":"open sesame"}`)
+		}},
+		"the token": {alone, func(d direct) answer {
+			return d.post("/1.0/Authenticate", `{"Token":"`+d.hub.Token()+`"}`)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, tt.cfg, func(t *testing.T, d direct) {
+				require.NoError(t, d.hub.Ready(t.Context()))
+				held := session(tt.login(d))
+				require.NotEmpty(t, held)
+				get := func(path string) answer {
+					return d.from(t.Context(), "192.0.2.1:1", held, http.MethodGet, path, "")
+				}
+				time.Sleep(24*time.Hour - time.Second)
+				require.Equal(t, http.StatusOK, get("/Beacon").status)
+				time.Sleep(time.Second)
+				a := get("/Beacon")
+				require.Equal(t, http.StatusUnauthorized, a.status)
+				require.JSONEq(t, `{"Error":"Authentication required.","LoggedIn":false}`, string(a.raw))
+				require.Equal(t, false, get("/1.0/CheckSession").json(t)["LoggedIn"])
+				require.Equal(t, http.StatusUnauthorized, d.from(t.Context(), "192.0.2.1:1", held, http.MethodPost, "/Beacon/Work/Poll", `{"BeaconID":"x"}`).status)
+				held = session(tt.login(d))
+				require.Equal(t, http.StatusOK, get("/Beacon").status, "until one logs in again")
+			})
+		})
+	}
 }

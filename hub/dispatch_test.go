@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ultravisor/beacon/hub"
+	"github.com/ultravisor/beacon/hub/journal"
 	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/protocol"
 )
@@ -415,15 +417,52 @@ func TestAbandonedDispatch(t *testing.T) {
 }
 
 func TestIdempotency(t *testing.T) {
-	s := start(t, hub.Config{})
+	memory := journal.NewMemory()
+	s := start(t, hub.Config{Journal: memory})
 	first := s.enqueue(`{"Capability":"A","Settings":{"x":"1"}}`, "X-Idempotency-Key", "k1")
 	require.Equal(t, first, s.enqueue(`{"Capability":"A","Settings":{"x":"1"}}`, "X-Idempotency-Key", "k1"))
 	require.NotEqual(t, first, s.enqueue(`{"Capability":"A","Settings":{"x":"1"}}`, "X-Idempotency-Key", "k2"))
 	require.NotEqual(t, s.enqueue(`{"Capability":"A"}`), s.enqueue(`{"Capability":"A"}`))
 	require.Equal(t, http.StatusConflict, s.post("/Beacon/Work/Enqueue", `{"Capability":"A","Settings":{"x":"2"}}`, "X-Idempotency-Key", "k1").status)
-	require.Equal(t, http.StatusOK, s.post("/Beacon/Work/"+first+"/Complete", `{}`).status)
+	require.Equal(t, http.StatusOK, s.post("/Beacon/Work/"+first+"/Complete", `{"Outputs":{"Result":"one"}}`).status)
 	require.Equal(t, first, s.enqueue(`{"Capability":"A","Settings":{"x":"1"}}`, "X-Idempotency-Key", "k1"), "also when it is done")
+	require.JSONEq(t, `{"Result":"one"}`, string(s.record(first).Outputs))
+
+	// Many at once are one.
+	same := make(chan string)
+	for range 32 {
+		go func() {
+			a, err := s.web.Client().Do(keyed(s.url+"/Beacon/Work/Enqueue", `{"Capability":"A"}`, "many"))
+			if err != nil {
+				same <- err.Error()
+				return
+			}
+			defer a.Body.Close()
+			var out protocol.Enqueued
+			_ = json.NewDecoder(a.Body).Decode(&out)
+			same <- out.WorkItemHash
+		}()
+	}
+	one := <-same
+	require.NotEmpty(t, s.record(one).Status)
+	for range 31 {
+		require.Equal(t, one, <-same)
+	}
+
+	// And so they are for the next hub.
+	require.NoError(t, s.hub.Close(t.Context()))
+	s = start(t, hub.Config{Journal: memory})
+	require.Equal(t, first, s.enqueue(`{"Capability":"A","Settings":{"x":"1"}}`, "X-Idempotency-Key", "k1"))
+	require.JSONEq(t, `{"Result":"one"}`, string(s.record(first).Outputs))
+	require.Equal(t, http.StatusConflict, s.post("/Beacon/Work/Enqueue", `{"Capability":"B","Settings":{"x":"1"}}`, "X-Idempotency-Key", "k1").status)
 	require.Equal(t, http.StatusBadRequest, s.post("/Beacon/Work/Enqueue", `{"Capability":"A"}`, "X-Idempotency-Key", strings.Repeat("k", 1025)).status)
+}
+
+func keyed(address, body, key string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, address, strings.NewReader(body))
+	r.RequestURI = ""
+	r.Header.Set(protocol.IdempotencyHeader, key)
+	return r
 }
 
 func TestBounds(t *testing.T) {

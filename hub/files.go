@@ -30,6 +30,7 @@ import (
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hub/journal"
 	"github.com/ultravisor/beacon/hub/object"
+	"github.com/ultravisor/beacon/hub/pace"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -488,14 +489,14 @@ func signature(secret []byte, id, name string, expires int64) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// signed reports whether a request for a file brings a signature that is right
-// and has not expired.
-func signed(secret []byte, id, name string, query url.Values) bool {
+// signed reports whether a request for a file brings a signature that is right,
+// and until when it was good.
+func signed(secret []byte, id, name string, query url.Values) (time.Time, bool) {
 	expires, err := strconv.ParseInt(query.Get("e"), 10, 64)
-	if err != nil || len(secret) == 0 || time.Now().Unix() >= expires {
-		return false
+	if err != nil || len(secret) == 0 {
+		return time.Time{}, false
 	}
-	return hmac.Equal([]byte(query.Get("s")), []byte(signature(secret, id, name, expires)))
+	return time.Unix(expires, 0), hmac.Equal([]byte(query.Get("s")), []byte(signature(secret, id, name, expires)))
 }
 
 // validity is the least time that an address is good for, beside what the item
@@ -555,14 +556,14 @@ func (h *Hub) upload(reply responder, r *http.Request, _ []string) {
 	defer body.done()
 	file, err := h.files.save(r.Context(), r.URL.Query().Get("name"), body)
 	if err != nil {
-		reply.notKept(h, "", err)
+		reply.notKept(h, r, "", err)
 		return
 	}
 	reply.json(http.StatusOK, file)
 }
 
 // notKept answers an upload that failed.
-func (p responder) notKept(h *Hub, hash string, err error) {
+func (p responder) notKept(h *Hub, r *http.Request, hash string, err error) {
 	switch code := beacon.CodeOf(err); {
 	case errors.Is(err, errNoRoom):
 		p.error(http.StatusInsufficientStorage, "The hub has no room for the file. Try again when older files have expired.")
@@ -572,6 +573,8 @@ func (p responder) notKept(h *Hub, hash string, err error) {
 		p.error(http.StatusBadRequest, err.Error())
 	case errors.Is(err, errStopping):
 		p.error(http.StatusServiceUnavailable, closingText)
+	case errors.Is(err, pace.ErrSlow):
+		p.slow(r)
 	case errors.Is(err, errBody):
 		p.error(http.StatusBadRequest, "The file did not arrive in full.")
 	default:
@@ -591,11 +594,16 @@ func (h *Hub) download(reply responder, r *http.Request, args []string) {
 		return
 	}
 	query := r.URL.Query()
-	switch _, known := h.identify(r); {
-	case query.Has("s") && !signed(h.core.secret(), id, name, query):
-		reply.error(http.StatusForbidden, "This address of a file has expired or was changed.")
-		return
-	case !query.Has("s") && !known:
+	if query.Has("s") {
+		switch until, right := signed(h.core.secret(), id, name, query); {
+		case !right:
+			reply.error(http.StatusForbidden, "This address of a file was changed, or is another hub's.")
+			return
+		case !time.Now().Before(until):
+			reply.error(http.StatusGone, "This address of a file has expired: it was good until "+until.UTC().Format(time.RFC3339)+". Hand the work item in again for a new one.")
+			return
+		}
+	} else if _, known := h.identify(r); !known {
 		reply.unauthorized()
 		return
 	}
@@ -623,54 +631,57 @@ func (h *Hub) download(reply responder, r *http.Request, args []string) {
 	http.ServeContent(out, r, "", info.Created, file)
 }
 
-// A steady writer gives up on a reader who takes nothing for a while, and when
-// the hub closes.
+// A steady writer gives up on a reader who is too slow, and when the hub closes.
 type steady struct {
 	responder
-	ctx context.Context //nolint:containedctx // lives as long as one download
+	ctx   context.Context //nolint:containedctx // lives as long as one download
+	began time.Time       // the first part
+	bytes int64
 }
 
 func (s *steady) Header() http.Header    { return s.w.Header() }
 func (s *steady) WriteHeader(status int) { s.w.WriteHeader(status) }
 
 func (s *steady) Write(p []byte) (int, error) {
-	s.limit(sendTimeout)
+	if s.began.IsZero() {
+		s.began = time.Now()
+	}
+	s.bytes += int64(len(p))
+	_ = s.control.SetWriteDeadline(s.began.Add(pace.Time(s.bytes)))
 	if s.ctx.Err() != nil { // after setting the deadline, which the end of ctx sets too
 		return 0, errStopping
 	}
-	return s.w.Write(p)
+	n, err := s.w.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && s.ctx.Err() == nil {
+		s.log.Warn("a client reads a file too slowly and is cut off", "bytes", s.bytes, "since", time.Since(s.began))
+	}
+	return n, err
 }
 
 // errBody marks a body that broke off.
 var errBody = errors.New("the body broke off")
 
-// A stream is a body of any length: each part of it has to come in time.
+// A stream is a body of any length, which ends when the hub closes.
 type stream struct {
-	responder
-	ctx    context.Context //nolint:containedctx // lives as long as one upload
-	body   io.Reader
-	unhook func() bool
+	ctx  context.Context //nolint:containedctx // lives as long as one upload
+	body io.Reader
+	done func() bool
 }
 
 func (p responder) stream(h *Hub, r *http.Request) *stream {
-	return &stream{p, h.ctx, r.Body, context.AfterFunc(h.ctx, func() { _ = p.control.SetReadDeadline(time.Unix(1, 0)) })}
+	return &stream{h.ctx, r.Body, context.AfterFunc(h.ctx, func() { _ = p.control.SetReadDeadline(time.Unix(1, 0)) })}
 }
 
 func (s *stream) Read(p []byte) (int, error) {
-	s.patience(bodyTimeout)
-	if s.ctx.Err() != nil {
-		return 0, errStopping
-	}
 	n, err := s.body.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+	case s.ctx.Err() != nil:
+		err = errStopping
+	default:
 		err = errors.Join(errBody, err)
 	}
 	return n, err
-}
-
-func (s *stream) done() {
-	s.unhook()
-	s.patience(0)
 }
 
 // name is that of the folder of files, empty while there is none.
@@ -700,7 +711,6 @@ func (h *Hub) fetch(reply responder, r *http.Request, store string) {
 		reply.error(http.StatusNotFound, "There is no such file, or the hub that has it is not there.")
 		return
 	}
-	reply.limit(0)
 	proxy := httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(target)
@@ -715,7 +725,7 @@ func (h *Hub) fetch(reply responder, r *http.Request, store string) {
 		},
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
-	proxy.ServeHTTP(reply.w, r)
+	proxy.ServeHTTP(&steady{responder: reply, ctx: h.ctx}, r)
 }
 
 // baseOf is how a caller addresses this hub.

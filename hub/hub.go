@@ -25,6 +25,7 @@ import (
 	"github.com/ultravisor/beacon/hub/journal"
 	"github.com/ultravisor/beacon/hub/ledger"
 	"github.com/ultravisor/beacon/hub/object"
+	"github.com/ultravisor/beacon/hub/pace"
 )
 
 // Config bounds a Hub. Its zero value works.
@@ -243,8 +244,8 @@ const startTimeout = 10 * time.Second
 // ServeHTTP implements http.Handler. A WebSocket upgrade is a worker's,
 // whatever its path.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	reply := responder{w, http.NewResponseController(w)}
-	reply.limit(0) // an earlier request on this connection may have left one
+	reply := responder{w, http.NewResponseController(w), h.log}
+	_ = reply.control.SetWriteDeadline(time.Time{}) // an earlier request on this connection may have left one
 	if !h.enter() {
 		reply.problem(http.StatusServiceUnavailable, "ServiceUnavailable", closingText)
 		return
@@ -265,5 +266,6 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveSocket(w, r)
 		return
 	}
+	pace.Watch(h.ctx, w, r)
 	h.route(reply, r)
 }

@@ -6,26 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hub/pace"
 	"github.com/ultravisor/beacon/protocol"
 )
 
 // Bounds on requests. Results may be large, since their output files travel in
 // them.
 const (
-	mostBody    = 1 << 20
-	mostResult  = 128 << 20
-	bodyTimeout = time.Minute // for a JSON body to come in
-	sendTimeout = time.Minute // for a reply, or a part of a stream, to go out
+	mostBody   = 1 << 20
+	mostResult = 128 << 20
 )
 
 // A route is one endpoint. In its pattern a segment that starts with a colon
@@ -213,25 +213,23 @@ func hostname(host string) string {
 type responder struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	log     *slog.Logger
 }
 
-// limit bounds the time that what is written next may take; 0 lifts it. Where
-// the connection knows no deadlines there is none.
-func (p responder) limit(d time.Duration) {
-	deadline := time.Time{}
-	if d > 0 {
-		deadline = time.Now().Add(d)
+// write sends a part of an answer, to somebody who takes it in time.
+func (p responder) write(raw []byte) error {
+	pace.Limit(p.w, int64(len(raw)))
+	_, err := p.w.Write(raw)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.log.Warn("a client reads its answer too slowly and is cut off", "bytes", len(raw))
 	}
-	_ = p.control.SetWriteDeadline(deadline)
+	return err
 }
 
-// patience bounds the time for the body to come in; 0 lifts it.
-func (p responder) patience(d time.Duration) {
-	deadline := time.Time{}
-	if d > 0 {
-		deadline = time.Now().Add(d)
-	}
-	_ = p.control.SetReadDeadline(deadline)
+// slow answers somebody whose body came too slowly.
+func (p responder) slow(r *http.Request) {
+	p.log.Warn("a client sends its request too slowly and is cut off", "address", addressOf(r), "path", beacon.Excerpt(r.URL.Path, 200))
+	p.problem(http.StatusRequestTimeout, "RequestTimeout", fmt.Sprintf("The body came too slowly: after the first %s it has to come at %d bytes per second.", pace.Grace, pace.Slowest))
 }
 
 func (p responder) json(status int, body any) {
@@ -242,9 +240,8 @@ func (p responder) json(status int, body any) {
 	p.w.Header().Set("Content-Type", "application/json")
 	p.w.Header().Set("Content-Length", fmt.Sprint(len(raw)))
 	p.w.Header().Set("X-Content-Type-Options", "nosniff")
-	p.limit(sendTimeout)
 	p.w.WriteHeader(status)
-	_, _ = p.w.Write(raw) // who does not wait for the answer does not get it
+	_ = p.write(raw) // who does not wait for the answer does not get it
 }
 
 func (p responder) error(status int, message string) {
@@ -264,13 +261,14 @@ func (p responder) body(r *http.Request, most int64, into any) bool {
 		p.problem(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", fmt.Sprintf("The body is over the limit of %d bytes.", most))
 		return false
 	}
-	p.patience(bodyTimeout)
 	raw, err := io.ReadAll(http.MaxBytesReader(p.w, r.Body, most))
-	p.patience(0)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
 		p.problem(http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", fmt.Sprintf("The body is over the limit of %d bytes.", most))
+		return false
+	case errors.Is(err, pace.ErrSlow):
+		p.slow(r)
 		return false
 	case err != nil:
 		p.problem(http.StatusBadRequest, "BadRequest", "The body did not arrive in full.")

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/cork"
 	"github.com/ultravisor/beacon/hub/ledger"
+	"github.com/ultravisor/beacon/hub/pace"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -200,6 +202,10 @@ func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 	writing.Go(func() { h.write(ctx, s) })
 	watching.Go(func() { h.watchOver(ctx, s) })
 	err = h.read(ctx, s)
+	if errors.Is(err, pace.ErrSlow) {
+		h.log.Warn("a worker sends a message too slowly and is cut off; what it was given goes to others", "beacon", h.core.beaconOf(s))
+		s.stop(closePolicy, "a message came too slowly")
+	}
 	s.stop(closeNormal, "")
 	h.core.disconnect(s)
 	// Nor does writing: each frame has its time, and the last one is the reason.
@@ -231,16 +237,16 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return u.cork, buffers, nil
 }
 
-// slowest is the slowest link, in bytes per second, on which a large frame arrives.
-const slowest = 16 << 10
-
 // write sends a frame. Only here is a slow link waited for.
 func (s *socket) write(ctx context.Context, frame []byte) error {
-	deadline := time.Now().Add(sendTimeout + time.Duration(len(frame)/slowest)*time.Second)
+	deadline := time.Now().Add(pace.Time(int64(len(frame))))
 	s.cork.Hold()
 	err := s.conn.Write(ctx, websocket.MessageText, frame)
 	return errors.Join(err, s.cork.Release(deadline))
 }
+
+// closeTimeout is for taking leave of a worker.
+const closeTimeout = 6 * time.Second
 
 // write sends what is in the outbox until the socket is stopped, then closes.
 func (h *Hub) write(ctx context.Context, s *socket) {
@@ -253,12 +259,19 @@ func (h *Hub) write(ctx context.Context, s *socket) {
 		}
 		for _, frame := range s.take() {
 			if err := s.write(ctx, frame); err != nil { // the connection is broken now, so reading ends, too
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					h.log.Warn("a worker reads too slowly and is cut off; what it was given goes to others", "beacon", h.core.beaconOf(s), "bytes", len(frame))
+				}
 				_ = s.conn.CloseNow()
 				return
 			}
 		}
 		if stopped {
-			_ = s.conn.Close(s.code, s.reason) // waits a few seconds for the peer
+			// It waits a few seconds for the peer's answer, but for as long as it takes
+			// for the rest of a frame that the peer has begun.
+			enough := time.AfterFunc(closeTimeout, func() { _ = s.cork.Close() })
+			_ = s.conn.Close(s.code, s.reason)
+			enough.Stop()
 			return
 		}
 	}
@@ -303,15 +316,26 @@ func (h *Hub) watchOver(ctx context.Context, s *socket) {
 	}
 }
 
-// noted remembers when bytes last came in: a pong cannot overtake a large frame.
+// noted remembers when bytes last came in, since a pong cannot overtake a large
+// frame, and ends one that comes too slowly.
 type noted struct {
-	r    io.Reader
-	last *atomic.Int64
+	r     io.Reader
+	last  *atomic.Int64
+	began time.Time
+	bytes int64
 }
 
-func (n noted) Read(p []byte) (int, error) {
-	count, err := n.r.Read(p)
+// notedPart is how much comes in before it is noted: the library fills what it is
+// given.
+const notedPart = 1 << 10
+
+func (n *noted) Read(p []byte) (int, error) {
+	count, err := n.r.Read(p[:min(len(p), notedPart)])
 	n.last.Store(time.Now().UnixNano())
+	n.bytes += int64(count)
+	if err == nil && time.Since(n.began) > pace.Time(n.bytes) {
+		err = pace.ErrSlow
+	}
 	return count, err
 }
 
@@ -331,7 +355,7 @@ func (h *Hub) read(ctx context.Context, s *socket) error {
 		if err != nil {
 			return err
 		}
-		in := noted{frame, &s.lastRead}
+		in := &noted{r: frame, last: &s.lastRead, began: time.Now()}
 		if kind == websocket.MessageBinary {
 			if err := h.receive(ctx, s, pending, in); err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/ultravisor/beacon/hub/pace"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -51,7 +52,7 @@ func (h *Hub) dispatchStream(reply responder, r *http.Request, _ []string) {
 type frames struct{ responder }
 
 func (f frames) write(kind protocol.FrameType, payload []byte) bool {
-	f.limit(sendTimeout)
+	pace.Limit(f.w, int64(len(payload)))
 	return protocol.WriteFrame(f.w, kind, payload) == nil && f.control.Flush() == nil
 }
 

@@ -422,8 +422,7 @@ func (h *Hub) listWork(reply responder, r *http.Request, _ []string) {
 			h.log.Error("work item cannot be shown", "item", hash, "error", err)
 			continue
 		}
-		reply.limit(sendTimeout)
-		if _, err := reply.w.Write(append(separator, raw...)); err != nil {
+		if err := reply.write(append(separator, raw...)); err != nil {
 			return
 		}
 		separator = []byte(",")

@@ -263,7 +263,7 @@ func (h *Hub) beginUpload(reply responder, r *http.Request) {
 	}
 	id, err := h.files.begin(r.URL.Query().Get("name"), length)
 	if err != nil {
-		reply.notKept(h, "", err)
+		reply.notKept(h, r, "", err)
 		return
 	}
 	reply.w.Header().Set("Location", uploadPath+id)
@@ -316,7 +316,7 @@ func (h *Hub) uploadPiece(reply responder, r *http.Request, args []string) {
 	case errors.Is(err, errOffset):
 		reply.error(http.StatusConflict, "This is not where the upload goes on; HEAD tells its Upload-Offset.")
 	case err != nil:
-		reply.notKept(h, "", err)
+		reply.notKept(h, r, "", err)
 	case file == nil:
 		reply.json(http.StatusOK, map[string]any{"URL": uploadPath + args[0], "Offset": h.files.progress(u), "Length": u.Length})
 	default:

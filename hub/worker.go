@@ -557,7 +557,7 @@ func (h *Hub) uploadResult(reply responder, r *http.Request, args []string) {
 	body := reply.stream(h, r)
 	defer body.done()
 	if err := h.attach(r.Context(), args[0], name, body, r.ContentLength); err != nil {
-		reply.notKept(h, args[0], err)
+		reply.notKept(h, r, args[0], err)
 		return
 	}
 	record, err := h.core.get(args[0])

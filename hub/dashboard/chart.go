@@ -9,6 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/go-analyze/charts"
 
+	"github.com/ultravisor/beacon/hub/pace"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -176,7 +177,7 @@ func (d *Dashboard) picture(w http.ResponseWriter, r *http.Request) {
 		header.Set("Content-Type", "image/svg+xml")
 		header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 		header.Set("Content-Length", strconv.Itoa(len(svg)))
-		limit(w)
+		pace.Limit(w, int64(len(svg)))
 		_, _ = w.Write(svg)
 		return
 	}

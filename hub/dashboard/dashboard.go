@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hub/pace"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -133,6 +134,7 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	pace.Watch(r.Context(), w, r)
 	d.mux.ServeHTTP(w, r)
 }
 
@@ -148,6 +150,7 @@ func (d *Dashboard) asset(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("v") == a.version {
 		w.Header().Set("Cache-Control", "max-age=31536000, immutable")
 	}
+	pace.Limit(w, int64(len(a.data)))
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.data))
 }
 
@@ -240,7 +243,7 @@ func (d *Dashboard) render(w http.ResponseWriter, r *http.Request, c *client, st
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	limit(w)
+	pace.Limit(w, int64(out.Len()))
 	w.WriteHeader(status)
 	_, _ = w.Write(out.Bytes()) // who does not wait for the page does not get it
 }
@@ -272,11 +275,4 @@ func (d *Dashboard) problem(w http.ResponseWriter, r *http.Request, status int, 
 		c = nil
 	}
 	d.render(w, r, c, status, page{http.StatusText(status), []part{{"problem", false, beacon.Excerpt(message, 2000)}}}, "")
-}
-
-// sendTimeout is how long a page may take to go out.
-const sendTimeout = time.Minute
-
-func limit(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendTimeout)) // where there are none, there is none
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ultravisor/beacon/hub/pace"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -122,7 +123,7 @@ func (s stream) send(kind, data string) bool {
 		}
 		b.WriteString("\n")
 	}
-	limit(s.w)
+	pace.Limit(s.w, int64(b.Len()))
 	if _, err := s.w.Write([]byte(b.String())); err != nil {
 		return false
 	}

@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hub/pace"
 	"github.com/ultravisor/beacon/protocol"
 )
 
@@ -319,7 +320,7 @@ func (d *Dashboard) data(w http.ResponseWriter, r *http.Request, name string, da
 		header.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
 	}
 	header.Set("Content-Length", strconv.Itoa(len(data)))
-	limit(w)
+	pace.Limit(w, int64(len(data)))
 	_, _ = w.Write(data)
 }
 

@@ -10,12 +10,12 @@ import (
 	"io"
 	"math"
 	"mime"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/protocol"
@@ -32,7 +32,6 @@ const (
 	dataBoolean    = "boolean"
 	dataText       = "string"
 	dataJSON       = "json"
-	partTimeout    = time.Minute // for the next bytes of a form to come in
 	longestMessage = 1000
 )
 
@@ -167,7 +166,7 @@ func (d *Dashboard) submit(w http.ResponseWriter, r *http.Request) {
 		d.failed(w, r, err)
 		return
 	}
-	values, file, err := c.readForm(w, r)
+	values, file, err := c.readForm(r)
 	if err != nil {
 		d.failed(w, r, err)
 		return
@@ -231,13 +230,13 @@ type upload struct {
 
 // readForm reads a form in the order in which it comes; its file goes on to the
 // hub as it arrives.
-func (c *client) readForm(w http.ResponseWriter, r *http.Request) (url.Values, *upload, error) {
+func (c *client) readForm(r *http.Request) (url.Values, *upload, error) {
 	bad := func(message string) error { return &refusal{http.StatusBadRequest, message} }
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" {
 		return nil, nil, bad("The form is of no kind that is known here.")
 	}
-	form := newMultipart(w, r.Body, params["boundary"])
+	form := multipart.NewReader(r.Body, params["boundary"])
 	values, room := url.Values{}, int64(mostFields)
 	var file *upload
 	for {
