@@ -174,18 +174,11 @@ func (h *Hub) backlog(reply responder, r *http.Request, _ []string) {
 			}
 		}
 	}
-	now := time.Now().UnixMilli()
-	for it := range h.core.ledger.Live() {
-		if !who.sees(it.Spec.Tenant) {
-			continue
-		}
-		record := get(it.Spec.Capability)
-		switch it.Status {
-		case protocol.StatusPending:
-			record.Waiting++
-			record.OldestMs = max(record.OldestMs, now-it.Ready)
-		case protocol.StatusRunning:
-			record.Running++
+	for _, b := range h.core.ledger.Backlogs(who.tenant) {
+		record := get(b.Capability)
+		record.Waiting, record.Running = b.Waiting, b.Running
+		if b.Waiting > 0 {
+			record.OldestMs = max(0, time.Since(b.Oldest).Milliseconds())
 		}
 	}
 	h.core.mu.RUnlock()

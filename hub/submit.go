@@ -509,6 +509,7 @@ func (p responder) limitOf(query url.Values) (int, bool) {
 func (c *coordinator) queueView(who caller, only string, history bool, limit int) map[string]any {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	finished := strings.EqualFold(only, "Completed") || strings.EqualFold(only, "Errored")
 	buckets := map[string]int{"Upcoming": 0, "InProgress": 0, "Stalled": 0, "Completed": 0, "Errored": 0}
 	for _, all := range []iter.Seq[*ledger.Item]{c.ledger.Finished(), c.ledger.Dead()} {
 		if who.tenant == "" {
@@ -526,26 +527,36 @@ func (c *coordinator) queueView(who caller, only string, history bool, limit int
 		}
 	}
 	byCapability := map[string]map[string]int{}
-	items := []protocol.WorkRecord{}
-	for it := range c.ledger.Live() {
-		if !who.sees(it.Spec.Tenant) {
-			continue
-		}
-		of := byCapability[it.Spec.Capability]
-		if of == nil {
-			of = map[string]int{"Upcoming": 0, "InProgress": 0}
-			byCapability[it.Spec.Capability] = of
-		}
-		in := bucket(it.Status)
-		of[in]++
-		buckets[in]++
+	for _, b := range c.ledger.Backlogs(who.tenant) {
+		byCapability[b.Capability] = map[string]int{"Upcoming": b.Waiting + b.Later, "InProgress": b.Running}
+		buckets["Upcoming"] += b.Waiting + b.Later
+		buckets["InProgress"] += b.Running
+	}
+	stalled := func(it *ledger.Item) bool {
 		// What is at a beacon that is away is not lost yet, and not moving either.
-		if b := c.ledger.Beacon(it.Beacon); in == "InProgress" && b != nil && b.Away != 0 {
+		b := c.ledger.Beacon(it.Beacon)
+		return it.Status == protocol.StatusRunning && b != nil && b.Away != 0
+	}
+	for it := range c.running() {
+		if who.sees(it.Spec.Tenant) && stalled(it) {
 			buckets["InProgress"]--
 			buckets["Stalled"]++
+		}
+	}
+	shown := c.ledger.Live()
+	if strings.EqualFold(only, "InProgress") || strings.EqualFold(only, "Stalled") {
+		shown = c.running()
+	}
+	items := []protocol.WorkRecord{}
+	for it := range shown {
+		if len(items) == limit || finished {
+			break
+		}
+		in := bucket(it.Status)
+		if stalled(it) {
 			in = "Stalled"
 		}
-		if len(items) < limit && (only == "" || strings.EqualFold(only, in)) {
+		if who.sees(it.Spec.Tenant) && (only == "" || strings.EqualFold(only, in)) {
 			items = append(items, short(it))
 		}
 	}
@@ -553,7 +564,6 @@ func (c *coordinator) queueView(who caller, only string, history bool, limit int
 	if history {
 		past = []protocol.WorkRecord{}
 	}
-	finished := strings.EqualFold(only, "Completed") || strings.EqualFold(only, "Errored")
 	if history || finished {
 		for _, all := range []iter.Seq[*ledger.Item]{c.ledger.Finished(), c.ledger.Dead()} {
 			n := 0

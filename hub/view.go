@@ -117,17 +117,27 @@ func (h *Hub) items(reply responder, r *http.Request, _ []string) {
 	s := selection{callerOf(r), query.Get("status"), query.Get("tenant"), query.Get("capability"), query.Get("search")}
 	c := h.core
 	c.mu.RLock()
-	live, finished, dead := c.ledger.Sizes()
+	_, finished, dead := c.ledger.Sizes()
+	whole := func(n int) int { // of a list that is shown as it is
+		if s.everything() {
+			return n
+		}
+		return -1
+	}
 	var page protocol.ItemPage
 	switch list := query.Get("list"); list {
 	case protocol.ListLive, "":
-		page = pageOf(c.ledger.Live(), live, &s, limit, after, bySeq)
+		all := c.ledger.Live()
+		if strings.EqualFold(s.status, protocol.StatusRunning) {
+			all = c.running()
+		}
+		page = pageOf(all, c.liveOf(&s), &s, limit, after, bySeq)
 	case protocol.ListRunning:
 		page = pageOf(c.running(), -1, &s, limit, after, bySeq)
 	case protocol.ListFinished:
-		page = pageOf(c.ledger.Finished(), finished, &s, limit, after, byEnd)
+		page = pageOf(c.ledger.Finished(), whole(finished), &s, limit, after, byEnd)
 	case protocol.ListDead:
-		page = pageOf(c.ledger.Dead(), dead, &s, limit, after, byEnd)
+		page = pageOf(c.ledger.Dead(), whole(dead), &s, limit, after, byEnd)
 	default:
 		ok = false
 	}
@@ -173,12 +183,43 @@ var (
 	byEnd = order{func(it *ledger.Item) uint64 { return it.EndSeq }, true}
 )
 
-// pageOf is the part of a list that begins behind a place; size is that of the
-// whole list, if it is known.
-func pageOf(all iter.Seq[*ledger.Item], size int, s *selection, limit int, after uint64, by order) protocol.ItemPage {
+// liveOf is how many live items a selection takes; -1 if one would have to look
+// at them to know. It is called with mu held.
+func (c *coordinator) liveOf(s *selection) int {
+	tenant := s.tenant
+	switch {
+	case s.search != "":
+		return -1
+	case tenant != "" && !s.who.sees(tenant):
+		return 0
+	case tenant == "":
+		tenant = s.who.tenant
+	}
+	n := 0
+	for _, b := range c.ledger.Backlogs(tenant) {
+		switch {
+		case s.capability != "" && s.capability != b.Capability:
+		case s.status == "":
+			n += b.Waiting + b.Running + b.Later
+		case strings.EqualFold(s.status, protocol.StatusPending):
+			n += b.Waiting
+		case strings.EqualFold(s.status, protocol.StatusRunning):
+			n += b.Running
+		case b.Later > 0:
+			return -1 // for either of two reasons
+		}
+	}
+	return n
+}
+
+// pageOf is the part of a list that begins behind a place; total is how many of
+// the list are taken, or less than 0 if they have to be counted.
+func pageOf(all iter.Seq[*ledger.Item], total int, s *selection, limit int, after uint64, by order) protocol.ItemPage {
 	page := protocol.ItemPage{Items: []protocol.WorkRecord{}}
-	counted := size >= 0 && s.everything()
 	var last uint64
+	if total == 0 {
+		return page
+	}
 	for it := range all {
 		if !s.takes(it) {
 			continue
@@ -192,10 +233,13 @@ func pageOf(all iter.Seq[*ledger.Item], size int, s *selection, limit int, after
 			last = place
 		case page.Next == "":
 			page.Next = strconv.FormatUint(last, 10)
-			if counted {
-				page.Total = size
+			if total >= 0 {
+				page.Total = total
 				return page
 			}
+		}
+		if page.Total == total { // there are no more
+			return page
 		}
 	}
 	return page

@@ -257,8 +257,8 @@ func (l *Ledger) itemDue(it *Item) {
 		l.overrun(it)
 	default:
 		from := it.Status
-		l.move(it, protocol.StatusPending)
 		it.Ready = it.NotBefore
+		l.move(it, protocol.StatusPending)
 		l.happened(it, Happening{Kind: protocol.WorkRequeued, From: from, Text: "its time has come"})
 		l.emit(Event{Kind: Queued, Item: it, Hash: it.Hash})
 		l.wait(it)

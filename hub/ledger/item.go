@@ -107,10 +107,11 @@ type Item struct {
 	Dead     bool                  `json:",omitempty"`
 	Bytes    int64                 // counted against the bounds
 
-	place *list.Element // in live, finished or dead
-	lane  *lane
-	index int   // in lane
-	alarm int64 // the earliest timer
+	place  *list.Element // in live, finished or dead
+	lane   *lane
+	index  int   // in lane
+	queued int   // in its backlog, while it waits
+	alarm  int64 // the earliest timer
 }
 
 // A Happening is one change in the life of an item.

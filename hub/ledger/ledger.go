@@ -110,20 +110,21 @@ type Ledger struct {
 	bindings map[affinity]*Binding
 	bound    map[string]map[affinity]bool // BeaconID → its bindings
 
-	tenants map[string]*Tenant
-	lanes   map[laneName]*lane
-	waiting map[string]map[string]int // capability → tenant → how many wait
-	keyed   map[string]map[*Item]bool // affinity key → those that wait
-	costs   map[actionName]int64      // usual run time in milliseconds
-	revoked map[string]int64          // session → until when
-	alarms  alarms                    // what is due when
-	words   map[string]string         // one copy of what is repeated
-	events  []Event                   // of the record being applied
-	files   map[string]int            // id → how many items that are known need it
-	floor   int64                     // what a tenant owes at least when it begins to compete
-	active  map[string]*Tenant        // those that compete
-	rings   [2]int64                  // the earliest alarms of finished and dead
-	refill  bool                      // slots may be free for a tenant that was bounded
+	tenants  map[string]*Tenant
+	lanes    map[laneName]*lane
+	waiting  map[string]map[string]int      // capability → tenant → how many wait
+	backlogs map[string]map[string]*backlog // capability → tenant → its items that are not final
+	keyed    map[string]map[*Item]bool      // affinity key → those that wait
+	costs    map[actionName]int64           // usual run time in milliseconds
+	revoked  map[string]int64               // session → until when
+	alarms   alarms                         // what is due when
+	words    map[string]string              // one copy of what is repeated
+	events   []Event                        // of the record being applied
+	files    map[string]int                 // id → how many items that are known need it
+	floor    int64                          // what a tenant owes at least when it begins to compete
+	active   map[string]*Tenant             // those that compete
+	rings    [2]int64                       // the earliest alarms of finished and dead
+	refill   bool                           // slots may be free for a tenant that was bounded
 }
 
 type link struct {
@@ -153,7 +154,7 @@ func New() *Ledger {
 		hubs: map[string]*Hub{}, beacons: map[string]*Beacon{}, names: map[string]*Beacon{}, links: map[link]*Beacon{},
 		able: map[string]map[string]*Beacon{}, holders: map[string][]string{},
 		actions: map[actionName]*Action{}, bindings: map[affinity]*Binding{}, bound: map[string]map[affinity]bool{},
-		tenants: map[string]*Tenant{}, lanes: map[laneName]*lane{}, waiting: map[string]map[string]int{},
+		tenants: map[string]*Tenant{}, lanes: map[laneName]*lane{}, waiting: map[string]map[string]int{}, backlogs: map[string]map[string]*backlog{},
 		keyed: map[string]map[*Item]bool{}, costs: map[actionName]int64{}, revoked: map[string]int64{},
 		words: map[string]string{}, files: map[string]int{}, active: map[string]*Tenant{},
 	}
@@ -492,11 +493,13 @@ func (l *Ledger) forget(it *Item) {
 }
 
 func (l *Ledger) move(it *Item, status string) {
+	l.unline(it)
 	if it.Status != "" {
 		l.count(it.Status, -1)
 	}
 	l.count(status, 1)
 	it.Status = status
+	l.line(it)
 }
 
 func (l *Ledger) count(status string, by int) {
@@ -540,11 +543,10 @@ func (l *Ledger) release(it *Item, reason string, lost bool) {
 		l.end(it, Outcome{Status: protocol.StatusError, Error: fmt.Sprintf("The work item was lost with its beacon %d times, the last time since %s.", it.Lost, reason)}, from)
 		return
 	}
-	it.Beacon = ""
+	it.Beacon, it.Ready, it.Overrun = "", l.now, 0
 	l.move(it, protocol.StatusPending)
 	l.happened(it, Happening{Kind: protocol.WorkRequeued, From: protocol.StatusRunning, Beacon: from, Text: reason})
 	l.emit(Event{Kind: Queued, Item: it, Hash: it.Hash})
-	it.Ready, it.Overrun = l.now, 0
 	l.wait(it)
 }
 

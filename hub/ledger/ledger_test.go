@@ -719,10 +719,31 @@ func check(t *testing.T, l *ledger.Ledger) {
 	}
 	counts := map[string]int{}
 	busy, live := map[string]int{}, map[string]int{}
+	backlogs := map[string]map[string]*ledger.Backlog{"": {}}
 	for it := range l.Live() {
 		require.False(t, it.Final())
 		counts[it.Status]++
 		live[it.Spec.Tenant]++
+		for _, tenant := range []string{"", it.Spec.Tenant} {
+			if backlogs[tenant] == nil {
+				backlogs[tenant] = map[string]*ledger.Backlog{}
+			}
+			b := backlogs[tenant][it.Spec.Capability]
+			if b == nil {
+				b = &ledger.Backlog{Capability: it.Spec.Capability}
+				backlogs[tenant][b.Capability] = b
+			}
+			switch since := time.UnixMilli(it.Ready); {
+			case it.Status == protocol.StatusRunning:
+				b.Running++
+			case it.Status != protocol.StatusPending:
+				b.Later++
+			default:
+				if b.Waiting++; b.Oldest.IsZero() || since.Before(b.Oldest) {
+					b.Oldest = since
+				}
+			}
+		}
 		if it.Status == protocol.StatusRunning {
 			require.Equal(t, it.Beacon, holders[it.Hash], "%s runs nowhere", it.Hash)
 			busy[it.Spec.Tenant]++
@@ -735,6 +756,14 @@ func check(t *testing.T, l *ledger.Ledger) {
 		counts[it.Status]++
 	}
 	require.Equal(t, l.Counts(), counts)
+	for tenant, want := range backlogs {
+		got := l.Backlogs(tenant)
+		require.Len(t, got, len(want))
+		for _, b := range got {
+			require.Equal(t, *want[b.Capability], b)
+		}
+	}
+	require.Empty(t, l.Backlogs("nobody"))
 	for _, tenant := range l.Tenants() {
 		require.Equal(t, live[tenant.Name], tenant.Live)
 		require.Equal(t, busy[tenant.Name], tenant.Busy)

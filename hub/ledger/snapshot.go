@@ -213,6 +213,7 @@ func (l *Ledger) restoreItem(it *Item, live bool) error {
 	l.need(s.Files)
 	l.need(it.Kept)
 	l.count(it.Status, 1)
+	l.line(it)
 	switch {
 	case live:
 		it.place = l.live.PushBack(it)

@@ -186,14 +186,3 @@ func (l *Ledger) Unwanted(id string) []Cancellation {
 
 // Needs reports whether an item that is known needs a file.
 func (l *Ledger) Needs(file string) bool { return l.files[file] > 0 }
-
-// Oldest is when the item that has waited longest began to; zero when none
-// waits.
-func (l *Ledger) Oldest() time.Time {
-	for it := range l.Live() {
-		if it.Status == protocol.StatusPending {
-			return time.UnixMilli(it.Ready)
-		}
-	}
-	return time.Time{}
-}
