@@ -3,9 +3,7 @@ package shell
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"sync"
 	"time"
@@ -36,42 +34,34 @@ func (p *Provider) run(ctx context.Context, job *beacon.Job, c *command) (outcom
 	p.identity.apply(cmd)
 	life := p.processes.begin(cmd)
 	defer p.processes.end(life)
-	handle := attributes(cmd, c.line)
+	attributes(cmd, c.line)
 
 	last := &lastLine{report: job.Progress}
-	out, err := newCapture("standard output", p.maxBuffer, last)
+	out := &capture{what: "standard output", limit: p.maxBuffer, last: last}
+	errs := &capture{what: "standard error", limit: p.maxBuffer, last: last}
+	first, err := p.processes.launch(life, cmd, out, errs)
 	if err != nil {
 		return outcome{}, err
 	}
-	defer out.close()
-	errs, err := newCapture("standard error", p.maxBuffer, last)
-	if err != nil {
-		return outcome{}, err
-	}
-	defer errs.close()
-	cmd.Stdout, cmd.Stderr = out.write, errs.write
-	if err := p.processes.launch(life, cmd); err != nil {
-		return outcome{}, err
-	}
+	defer first.close()
 	// Three things end a command from outside; the first of them says why.
-	g := &group{process: cmd.Process, handle: handle, grace: p.grace}
+	g := &group{first: first, grace: p.grace}
 	defer context.AfterFunc(ctx, func() { g.terminate(context.Cause(ctx)) })()
-	out.begin(g.terminate)
-	errs.begin(g.terminate)
-	state, err := g.reap(g.wait())
+	out.full, errs.full = g.terminate, g.terminate
+	first.wait()
+	code, err := g.reap()
 	if err != nil {
 		return outcome{}, fmt.Errorf("wait for the command: %w", err)
 	}
 	// All that the group has written is in the pipes by now. Somebody who left
 	// the group may still have one of them open.
-	out.finish()
-	errs.finish()
+	first.finish()
 
 	reason := g.why()
 	if reason != nil && beacon.CodeOf(reason) == beacon.Canceled {
 		return outcome{}, reason
 	}
-	ran := outcome{stdout: out.content(), stderr: errs.content(), code: exitCode(state)}
+	ran := outcome{stdout: out.content(), stderr: errs.content(), code: code}
 	if reason != nil {
 		ran.reason = reason.Error()
 		if ran.code == 0 { // it was asked to end, and did so in order
@@ -87,9 +77,8 @@ const endedCode = 124
 
 // A group is the processes of one command.
 type group struct {
-	process *os.Process
-	handle  *int // of the process, where there is such a thing
-	grace   time.Duration
+	first *process
+	grace time.Duration
 
 	mu     sync.Mutex
 	reason error
@@ -105,12 +94,12 @@ func (g *group) terminate(why error) {
 		return
 	}
 	g.reason = why
-	g.signal(false)
+	g.first.signal(false)
 	g.timer = time.AfterFunc(g.grace, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if !g.reaped {
-			g.signal(true)
+			g.first.signal(true)
 		}
 	})
 }
@@ -122,63 +111,27 @@ func (g *group) why() error {
 }
 
 // reap kills what is left of the group and takes leave of its first process,
-// which has ended.
-func (g *group) reap(take func() (*os.ProcessState, error)) (*os.ProcessState, error) {
+// which has ended. It returns the exit code.
+func (g *group) reap() (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.timer != nil {
 		g.timer.Stop()
 	}
-	g.signal(true)
+	g.first.signal(true)
 	g.reaped = true
-	return take()
+	return g.first.take()
 }
 
-// A capture keeps what a command writes.
+// A capture keeps what a command writes to one of its two pipes.
 type capture struct {
 	what  string
 	limit int64
 	last  *lastLine
-	read  *os.File
-	write *os.File
+	full  func(error) // called once, when there is more than the limit
 	kept  bytes.Buffer
 	over  bool
-	full  func(error) // called once, when there is more than the limit
-	done  chan struct{}
-	begun bool
 }
-
-func newCapture(what string, limit int64, last *lastLine) (*capture, error) {
-	read, write, err := newPipe()
-	if err != nil {
-		return nil, fmt.Errorf("make a pipe for the command: %w", err)
-	}
-	return &capture{what: what, limit: limit, last: last, read: read, write: write, done: make(chan struct{})}, nil
-}
-
-// begin reads in the background, after the command has its end of the pipe.
-func (c *capture) begin(full func(error)) {
-	_ = c.write.Close() // our copy
-	c.begun, c.full = true, full
-	go func() {
-		defer close(c.done)
-		buffer, _ := buffers.Get().(*[]byte)
-		defer buffers.Put(buffer)
-		for {
-			n, err := c.read.Read(*buffer)
-			c.take((*buffer)[:n])
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				c.drain(*buffer)
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-}
-
-var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // take keeps bytes. What is over the limit is read and thrown away, until the
 // command is gone.
@@ -201,51 +154,6 @@ func (c *capture) take(b []byte) {
 // ended. Only somebody who left its group can hold it open; what the group has
 // written is read in any case.
 const strayTime = 50 * time.Millisecond
-
-// finish waits until everything that was written is read.
-func (c *capture) finish() {
-	timer := time.NewTimer(strayTime)
-	defer timer.Stop()
-	select {
-	case <-c.done:
-		return
-	case <-timer.C:
-	}
-	if c.read.SetReadDeadline(time.Now()) != nil {
-		_ = c.read.Close() // of a kind without deadlines
-	}
-	<-c.done
-}
-
-// drain reads what is in the pipe, without waiting.
-func (c *capture) drain(buffer []byte) {
-	if c.read.SetReadDeadline(time.Time{}) != nil {
-		return
-	}
-	raw, err := c.read.SyscallConn()
-	if err != nil {
-		return
-	}
-	for more := true; more; {
-		err := raw.Read(func(fd uintptr) bool {
-			var n int
-			n, more = readNow(fd, buffer)
-			c.take(buffer[:n])
-			return true
-		})
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (c *capture) close() {
-	_ = c.write.Close() // again, if the command began
-	_ = c.read.Close()
-	if c.begun {
-		<-c.done
-	}
-}
 
 // content is what was kept. Where it was cut off, no character is left in parts.
 func (c *capture) content() []byte {

@@ -77,12 +77,46 @@ func TestChildOutsideOfTheGroup(t *testing.T) {
 	result := b.does("head -c 60000 /dev/zero | tr '\\0' x; setsid " + sleeper(w) + " & echo; sleep 0.1")
 	require.Equal(t, 0, result.Outputs["ExitCode"])
 	require.Equal(t, strings.Repeat("x", 60000)+"\n", result.Outputs["StdOut"])
-	for _, p := range alive(t, w) { // nobody owns it here
+	end(t, w)
+}
+
+// Nor can somebody who has left the group and writes on for ever.
+func TestWriterOutsideOfTheGroup(t *testing.T) {
+	b := prepare(t, Config{MaxBufferBytes: 1 << 20})
+	w := word()
+	result := b.does("setsid sh -c 'touch begun; yes & yes & yes; : " + w + "' & until [ -e begun ]; do sleep 0.01; done")
+	require.Contains(t, []any{0, 143}, result.Outputs["ExitCode"], "it may have been too much before the end")
+	end(t, w)
+}
+
+// end kills those with a word among their arguments, and their groups: nobody owns them.
+func end(t *testing.T, word string) {
+	t.Helper()
+	for _, p := range alive(t, word) {
 		pid, err := strconv.Atoi(filepath.Base(strings.SplitN(p, ":", 2)[0]))
 		require.NoError(t, err)
-		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		require.NoError(t, syscall.Kill(-pid, syscall.SIGKILL))
 	}
+	gone(t, word)
+}
+
+// Where the kernel has no descriptors of processes, all is the same.
+func TestWithoutHandles(t *testing.T) {
+	b := prepare(t, Config{})
+	b.does("true")
+	before := descriptors()
+	b.processes.handles = false
+	result := b.does("echo out; echo err >&2; exit 3")
+	require.Equal(t, beacon.Outputs{"StdOut": "out\nerr\n", "StdErr": "err\n", "ExitCode": 3, "Result": ""}, result.Outputs)
+	require.Equal(t, 137, b.does("kill -9 $$").Outputs["ExitCode"])
+	w := word()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, beacon.Errorf(beacon.Timeout, "too long"))
+	defer cancel()
+	result, err := b.Run(ctx, b.job(map[string]any{"Command": sleeper(w) + " & wait"}))
+	require.NoError(t, err)
+	require.Equal(t, 143, result.Outputs["ExitCode"])
 	gone(t, w)
+	require.Equal(t, before+3, descriptors(), "beside the directories of the three jobs")
 }
 
 // A program that owns its children ends what tried to get away, however it did,

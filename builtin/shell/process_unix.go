@@ -3,7 +3,6 @@
 package shell
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,33 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// signal asks the group to end, or kills it; mu is held, and the first process
-// is not reaped, so the number is still the group's.
-func (g *group) signal(kill bool) {
+// signalGroup asks a group to end, or kills it.
+func signalGroup(pid int, kill bool) {
 	signal := unix.SIGTERM
 	if kill {
 		signal = unix.SIGKILL
 	}
-	_ = unix.Kill(-g.process.Pid, signal) // that there is nobody is no error
+	_ = unix.Kill(-pid, signal) // that there is nobody is no error
 }
 
 // exitCode is that of a shell: 128 and more for a signal.
-func exitCode(state *os.ProcessState) int {
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+func exitCode(status syscall.WaitStatus) int {
+	if status.Signaled() {
 		return 128 + int(status.Signal())
 	}
-	return state.ExitCode()
-}
-
-// readNow reads what is there, and says whether there may be more.
-func readNow(fd uintptr, b []byte) (int, bool) {
-	for {
-		n, err := unix.Read(int(fd), b) //nolint:gosec // a descriptor fits
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		return max(n, 0), err == nil && n > 0
-	}
+	return status.ExitStatus()
 }
 
 func hasFolder(name string) bool { return strings.ContainsRune(name, '/') }

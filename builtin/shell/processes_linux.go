@@ -25,10 +25,13 @@ type processes struct {
 	owner bool
 	log   *slog.Logger
 	mark  string // of this worker; "" where there is no /proc
+	// handles is false only in tests: as if the kernel had no descriptors of processes.
+	handles bool
 
 	mu       sync.Mutex
 	started  bool
-	active   bool // between start and stop, of an owner
+	active   bool     // between start and stop, of an owner
+	null     *os.File // what commands read that have no input; nil before the first
 	number   uint64
 	running  map[uint64]*life
 	groups   map[int]bool      // whose first process has ended, not yet all others
@@ -50,7 +53,7 @@ type life struct {
 const markVariable = "BEACON_PROCESS"
 
 func newProcesses(owner bool, log *slog.Logger) *processes {
-	p := &processes{owner: owner, log: log, running: map[uint64]*life{}, groups: map[int]bool{}, strays: map[int]time.Time{}, age: strayAge}
+	p := &processes{owner: owner, log: log, handles: true, running: map[uint64]*life{}, groups: map[int]bool{}, strays: map[int]time.Time{}, age: strayAge}
 	namespace, err := os.Readlink("/proc/self/ns/pid")
 	self, ok := readStat(os.Getpid())
 	if err == nil && ok {
@@ -74,21 +77,29 @@ func (p *processes) begin(cmd *exec.Cmd) *life {
 }
 
 // launch starts a command.
-func (p *processes) launch(l *life, cmd *exec.Cmd) error {
+func (p *processes) launch(l *life, cmd *exec.Cmd, out, errs *capture) (*process, error) {
 	p.mu.Lock()
 	if p.active {
 		// The signal comes at the death of the thread that starts the process. Threads
 		// of a Go program live as long as it does, see Config.Owner.
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
+	var err error
+	if p.null == nil {
+		p.null, err = os.Open(os.DevNull)
+	}
+	null := p.null
 	p.mu.Unlock()
-	err := cmd.Start()
+	if err != nil {
+		return nil, err
+	}
+	first, err := start(cmd, null, p.handles, out, errs)
 	if err == nil {
 		p.mu.Lock()
-		l.pid = cmd.Process.Pid
+		l.pid = first.pid
 		p.mu.Unlock()
 	}
-	return err
+	return first, err
 }
 
 // end is called when the first process of a command is reaped and its group
@@ -136,6 +147,10 @@ func (p *processes) stop() {
 	p.mu.Lock()
 	active, ended := p.active, p.ended
 	p.active, p.started = false, false
+	if p.null != nil {
+		_ = p.null.Close() // it was only read
+		p.null = nil
+	}
 	p.mu.Unlock()
 	if !active {
 		return

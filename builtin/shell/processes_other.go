@@ -20,6 +20,8 @@ func (*processes) stop() {}
 
 func (*processes) begin(*exec.Cmd) *life { return nil }
 
-func (*processes) launch(_ *life, cmd *exec.Cmd) error { return cmd.Start() }
+func (*processes) launch(_ *life, cmd *exec.Cmd, out, errs *capture) (*process, error) {
+	return start(cmd, out, errs)
+}
 
 func (*processes) end(*life) {}
