@@ -34,7 +34,32 @@ var bombs = map[string]func(n int) string{
 	"grow":        func(n int) string { return strings.Repeat("\x20\x00\x40\x00\x21\x00", n) + "\x0b" },
 	"bulk":        func(n int) string { return strings.Repeat("\x20\x00\x20\x00\x20\x00\xfc\x0b\x00", n) + "\x0b" },
 	"deep values": func(n int) string { return strings.Repeat("\x20\x00", n) + strings.Repeat("\x1a", n) + "\x0b" },
+	"switch":      func(n int) string { return switching(n, func(i int) int { return min(i+2, n-1) }) },
+	"switch back": func(n int) string { return switching(n, func(i int) int { return i / 2 }) },
 	"globals":     func(n int) string { return strings.Repeat("\x23\x00\x21\x00\x20\x00\x24\x00", n) + "\x0b" },
+}
+
+// switching is a loop of n places to go to, where one may go on to another from each.
+func switching(n int, next func(place int) int) string {
+	var code strings.Builder
+	code.WriteString("\x03\x40" + strings.Repeat("\x02\x40", n) + "\x20\x00\x0e" + leb(uint64(n-1)))
+	for i := range n {
+		code.WriteString(leb(uint64(i)))
+	}
+	for i := range n {
+		code.WriteString("\x0b\x20\x00\x04\x40\x41" + positive(next(i)) + "\x21\x00\x0c" + leb(uint64(n-i)) + "\x0b")
+	}
+	return code.String() + "\x0b\x0b"
+}
+
+// positive is a number of i32.const.
+func positive(n int) string {
+	if b := leb(uint64(n)); b[len(b)-1]&0x40 == 0 {
+		return b
+	}
+	b := []byte(leb(uint64(n)))
+	b[len(b)-1] |= 0x80
+	return string(append(b, 0))
 }
 
 // bomb is a module with one function (i32) -> () of that code and many locals.
@@ -101,10 +126,14 @@ func TestLoopsInProportion(t *testing.T) {
 	code := "\x01\x3c\x7f" + strings.Repeat("\x03\x40\x0b", 500) + "\x0b" // 60 variables
 	many := strings.Repeat(body(code), 300)
 	file := header + section(1, "\x01\x60\x00\x00") + section(3, leb(300)+strings.Repeat("\x00", 300)) + section(10, leb(300)+many)
+	switches := strings.Repeat(body("\x01\x3c\x7f"+switching(100, func(int) int { return 0 })), 300)
+	switched := header + section(1, "\x01\x60\x00\x00") + section(3, leb(300)+strings.Repeat("\x00", 300)) + section(10, leb(300)+switches)
 	for name, grade := range grades {
-		r, err := module.Rewrite([]byte(file), module.Options{Grade: grade})
-		require.NoError(t, err)
-		require.Less(t, len(r.Binary), 15*len(file), name)
+		for _, file := range []string{file, switched} {
+			r, err := module.Rewrite([]byte(file), module.Options{Grade: grade})
+			require.NoError(t, err)
+			require.Less(t, len(r.Binary), 15*len(file), name)
+		}
 	}
 }
 

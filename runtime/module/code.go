@@ -21,6 +21,8 @@ const (
 	editLoop                       // insert: the begin of a block around a loop, of type bytes
 	editHead                       // insert: the head of such a loop, and a block in it; value is its region
 	editHeadOnly                   // insert: the head of another loop; value is its region
+	editHeadSwitch                 // insert: the head of a loop that is charged for where it is repeated
+	editBack                       // insert: a charge before a branch to such a head; value is its region, bytes the label for when the fuel is used up
 	editCold                       // insert: the end of the block in the loop, and what follows when the fuel is used up; value is the saver
 	editLoopEnd                    // insert: the end of the block around the loop
 	editBytes                      // replace: bytes
@@ -94,6 +96,11 @@ type code struct {
 	total   int // blocks and branches, which make the engine's work
 	targets int
 	loops   int // that are open
+	// cases is how many blocks open next that belong to switching, the loop that
+	// opened last, and choice what was put into a local variable just now.
+	cases     int
+	switching *switching
+	choice    choice
 	// since is the weight of calls since the last visit to the host, in the order
 	// of the text.
 	since int
@@ -113,7 +120,9 @@ type block struct {
 	region          int
 	lift            int // blocks that were put around and into loops, of this block and those around it
 	wrapped         bool
-	saver           int // the function that asks for fuel for a loop, -1 if it does so itself
+	saver           int        // the function that asks for fuel for a loop, -1 if it does so itself
+	switching       *switching // what such a loop begins with; nil for others
+	caseOf          *switching // the loop that begins with this block; nil for others
 }
 
 // reached reports whether what follows can be executed.
@@ -314,12 +323,13 @@ func (c *code) instruction() {
 		c.end()
 	case opBr:
 		c.branch()
-		b := c.target()
+		b := c.jump(at)
 		c.popAll(b.label())
 		c.unreachable()
 	case opBrIf:
 		c.branch()
 		b := c.target()
+		b.switching.spoil()
 		c.pop(I32)
 		c.popAll(b.label())
 		c.push(b.label()...)
@@ -364,7 +374,9 @@ func (c *code) instruction() {
 	case opLocalGet:
 		c.push(c.locals[r.index("local variable", len(c.locals))])
 	case opLocalSet:
-		c.pop(c.locals[r.index("local variable", len(c.locals))])
+		l := r.index("local variable", len(c.locals))
+		c.pop(c.locals[l])
+		c.chosen(at, l)
 	case opLocalTee:
 		t := c.locals[r.index("local variable", len(c.locals))]
 		c.pop(t)
@@ -427,6 +439,7 @@ func (c *code) plain(op byte, at int) {
 		}
 	case op == opI32Const:
 		c.r.signed(32)
+		c.choice = choice{value: c.r.buf[c.begin+at+1 : c.r.at], variable: -1, end: c.here()}
 	case op == opI64Const:
 		c.r.signed(64)
 	case op == opF32Const:
@@ -513,10 +526,18 @@ func (c *code) open(op byte, at int) {
 			b.wrapped = true
 			kind := c.r.buf[c.begin+at+1 : c.r.at]
 			c.body.edits = append(c.body.edits, edit{at: at, kind: editLoop, bytes: kind})
-			c.edit(c.here(), 0, editHead, b.region)
+			if b.switching = c.switches(results); b.switching.sound() {
+				c.edit(c.here(), 0, editHeadSwitch, 0)
+			} else {
+				c.edit(c.here(), 0, editHead, b.region)
+			}
 		default:
 			c.edit(c.here(), 0, editHeadOnly, b.region)
 		}
+	}
+	if c.cases > 0 { // which are all blocks
+		c.cases--
+		b.caseOf = c.switching
 	}
 	c.blocks = append(c.blocks, b)
 	c.push(params...)
@@ -552,6 +573,9 @@ func (c *code) end() {
 	}
 	if b.op == opLoop {
 		c.loops--
+	}
+	if b.switching != nil {
+		c.endSwitch(&b)
 	}
 	if b.wrapped {
 		c.edit(c.here()-1, 0, editCold, b.saver)
@@ -610,6 +634,7 @@ func (c *code) branchTable() {
 	arity := -1
 	for range n + 1 {
 		b, l := c.label()
+		b.switching.spoil()
 		if lifted {
 			table = number(table, l)
 		}

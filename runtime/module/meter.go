@@ -600,7 +600,11 @@ func (w *writer) edited(b []byte, f body, frame int) []byte {
 			b = append(append(b, opBlock), e.bytes...)
 		case editHead:
 			b = append(b, opBlock, 0x40)
-			b = w.charge(w.exhausted(b, 0), f, e.value)
+			b = w.charge(w.exhausted(b, []byte{0}), f, e.value)
+		case editHeadSwitch:
+			b = append(b, opBlock, 0x40)
+		case editBack:
+			b = w.exhausted(w.charge(b, f, e.value), e.bytes)
 		case editHeadOnly:
 			b = w.askForFuel(w.charge(b, f, e.value))
 		case editCold:
@@ -638,10 +642,10 @@ func (w *writer) edited(b []byte, f body, frame int) []byte {
 	return w.copied(b, f, from, len(f.code))
 }
 
-// exhausted branches if the fuel is used up.
-func (w *writer) exhausted(b []byte, label int) []byte {
+// exhausted branches to a label, encoded, if the fuel is used up.
+func (w *writer) exhausted(b []byte, label []byte) []byte {
 	b = global(b, opGlobalGet, w.fuel())
-	return number(append(b, opI64Const, 0, 0x53, opBrIf), label) // i64.lt_s
+	return append(append(b, opI64Const, 0, 0x53, opBrIf), label...) // i64.lt_s
 }
 
 // cold asks for fuel in a loop and begins it again. All local variables are

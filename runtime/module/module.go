@@ -325,11 +325,13 @@ type parser struct {
 	features features       // that its code makes use of
 	// producers is the content of the section of that name.
 	producers []byte
-	lines     bool          // whether there is a section that tells source lines
-	targets   int           // of br_table in all functions
-	loops     int           // in all functions
-	work      int           // of the engine, in all functions
-	cold      int           // what loops add for savers, in bytes
+	lines     bool // whether there is a section that tells source lines
+	targets   int  // of br_table in all functions
+	loops     int  // in all functions
+	work      int  // of the engine, in all functions
+	cold      int  // what loops add for savers, in bytes
+	switches  int  // switching loops in all functions, and which of them, in order, can be charged for where they are repeated
+	plain     []bool
 	lengths   []int         // of the data segments
 	data      []dataSegment // the same, if they may be taken out
 }
@@ -664,7 +666,7 @@ func (p *parser) calls(f int) int {
 func (p *parser) second() {
 	p.plan = p.survey.plan(func(f int) bool { return p.referred[p.imported+f] })
 	p.writer = newWriter(p)
-	p.loops, p.targets, p.work, p.cold = 0, 0, 0, 0
+	p.loops, p.targets, p.work, p.cold, p.switches = 0, 0, 0, 0, 0
 	if code, ok := p.sections[10]; ok {
 		// Offsets are dear, and what is to be debugged is not that large.
 		p.lines = p.lines && len(code) <= linesMost

@@ -20,7 +20,8 @@ import (
 type program struct {
 	*rand.Rand
 	b      bytes.Buffer
-	labels []bool // blocks that can be branched to, the innermost last
+	labels []bool   // blocks that can be branched to, the innermost last
+	jumps  []func() // of switching loops, to go to one of its places
 	loops  int
 	number int // of the function
 }
@@ -29,10 +30,12 @@ const (
 	programPages     = 80
 	programFunctions = 5
 	programSegment   = 1<<20 + 1<<19
-	// Locals: two parameters, four i32, one i64, and counters of nested loops.
+	// Locals: two parameters, four i32, one i64, and of nested loops counters and
+	// what they switch by.
 	localWide = 6
 	counters  = 7
 	nesting   = 3
+	switches  = counters + nesting
 )
 
 // module puts it together: a memory of 5 MiB, two tables, three globals, and
@@ -49,7 +52,7 @@ func (p *program) module() []byte {
 	out += section(12, "\x01")
 	var bodies string
 	for p.number = range programFunctions {
-		bodies += body("\x03\x04\x7f\x01\x7e\x03\x7f" + p.function())
+		bodies += body("\x03\x04\x7f\x01\x7e\x06\x7f" + p.function())
 	}
 	out += section(10, leb(programFunctions)+bodies)
 	data := make([]byte, programSegment)
@@ -76,7 +79,7 @@ func (p *program) constant(n int32) {
 
 func (p *program) function() string {
 	p.b.Reset()
-	p.labels, p.loops = nil, 0
+	p.labels, p.jumps, p.loops = nil, nil, 0
 	p.op("\x23\x02\x45\x04\x40\x41\x00\x0f\x0b") // no budget: return 0
 	for range 3 + p.IntN(8) {
 		p.statement(0)
@@ -207,7 +210,7 @@ func (p *program) length() {
 func (p *program) pick(from ...int32) int32 { return from[p.IntN(len(from))] }
 
 func (p *program) statement(depth int) {
-	kind := p.IntN(20)
+	kind := p.IntN(22)
 	if depth >= nesting {
 		kind = p.IntN(4)
 	}
@@ -330,7 +333,83 @@ func (p *program) statement(depth int) {
 			p.op("\x13\x00\x00")
 		}
 		p.op("\x0b")
+	case 20:
+		p.switching(depth)
+	case 21: // on in such a loop
+		if len(p.jumps) == 0 {
+			p.switching(depth)
+			return
+		}
+		p.value(1)
+		p.op("\x04\x40")
+		p.labels = append(p.labels, true)
+		p.jumps[p.IntN(len(p.jumps))]()
+		p.op("\x0b")
+		p.labels = p.labels[:len(p.labels)-1]
 	}
+}
+
+// switching is a loop as Go's compiler makes them, which begins with a br_table out of
+// as many blocks as there are places to go to, and what must not be taken for one.
+func (p *program) switching(depth int) {
+	counter, place := leb(uint64(counters+p.loops)), leb(uint64(switches+p.loops))
+	if p.IntN(8) == 0 {
+		place = leb(p.Uint64N(6)) // which others change
+	}
+	p.loops++
+	p.constant(1 + p.Int32N(12))
+	p.op("\x21" + counter + "\x02\x40\x03\x40")
+	out := len(p.labels)
+	p.labels = append(p.labels, true, false)
+	label := func(block int) string { return leb(uint64(len(p.labels) - 1 - block)) }
+	cases := 1 + p.IntN(5)
+	for range cases {
+		p.op("\x02\x40")
+		p.labels = append(p.labels, true)
+	}
+	targets := p.IntN(7)
+	p.op("\x20" + place + "\x0e" + leb(uint64(targets)))
+	for range targets + 1 {
+		if p.IntN(12) == 0 {
+			p.op(label(out))
+		} else {
+			p.op(leb(p.Uint64N(uint64(cases))))
+		}
+	}
+	p.jumps = append(p.jumps, func() {
+		// As long as counter and budget last.
+		p.op("\x20" + counter + "\x41\x01\x6b\x22" + counter + "\x45\x0d" + label(out))
+		p.op("\x23\x02\x45\x0d" + label(out) + "\x23\x02\x41\x01\x6b\x24\x02")
+		p.constant(p.Int32N(int32(targets)+3) - 1)
+		p.op([]string{"\x21", "\x21", "\x21", "\x21", "\x01\x21", "\x45\x21"}[p.IntN(6)] + place)
+		if p.IntN(40) == 0 {
+			p.op("\x20" + counter + "\x0d" + label(out+1)) // which nobody knows whether it repeats
+		}
+		p.op(p.rarely("\x01") + "\x0c" + label(out+1))
+	})
+	for range cases {
+		p.op("\x0b")
+		p.labels = p.labels[:len(p.labels)-1]
+		for range 1 + p.IntN(3) {
+			if p.IntN(2) == 0 {
+				p.statement(depth + 1)
+				continue
+			}
+			p.value(2)
+			p.op("\x04\x40")
+			p.labels = append(p.labels, true)
+			p.jumps[p.IntN(len(p.jumps))]()
+			p.op("\x0b")
+			p.labels = p.labels[:len(p.labels)-1]
+		}
+		if p.IntN(3) == 0 {
+			p.jumps[p.IntN(len(p.jumps))]()
+		}
+	}
+	p.op("\x0b\x0b")
+	p.jumps = p.jumps[:len(p.jumps)-1]
+	p.labels = p.labels[:out]
+	p.loops--
 }
 
 func (p *program) rarely(op string) string {
