@@ -34,6 +34,7 @@ var layers = map[string][]string{
 	"broker":                 {"", "egress", "hostfuncs", "policy"},
 	"origin":                 {"", "policy"},
 	"audit":                  {""},
+	"monitor":                {""},
 	"staging":                {"", "egress", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},
@@ -99,7 +100,7 @@ var layers = map[string][]string{
 	"builtin/llm/wire":      {""},
 	"hostile":               {}, // nothing but tests
 	"cmd/beacon": {
-		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "origin", "policy", "protocol", "replay", "runtime", "runtime/module", "sandbox", "scaffold", "staging", "submit", "toolchain",
+		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "monitor", "origin", "policy", "protocol", "replay", "runtime", "runtime/module", "sandbox", "scaffold", "staging", "submit", "toolchain",
 		"hub/dashboard", "transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

@@ -72,7 +72,9 @@ type Config struct {
 	// the goroutine of Run.
 	OnRegistered func(beaconID, transport string)
 	OnLost       func(err error)
-	Logger       *slog.Logger // nil means slog.Default()
+	// OnDrain is called once when no more items are taken, from another goroutine.
+	OnDrain func()
+	Logger  *slog.Logger // nil means slog.Default()
 }
 
 // A Report is what became of an item, on its way to the server.
@@ -163,6 +165,9 @@ func newWorker(execute beacon.Execute, cfg Config) (*worker, error) {
 	}
 	if cfg.OnLost == nil {
 		cfg.OnLost = func(error) {}
+	}
+	if cfg.OnDrain == nil {
+		cfg.OnDrain = func() {}
 	}
 	if cfg.Outbox == nil {
 		cfg.Outbox = memory{}
@@ -379,6 +384,7 @@ func (w *worker) drain(ctx context.Context, stop context.CancelFunc, cancelJobs,
 	case <-ended:
 		return
 	}
+	w.cfg.OnDrain()
 	w.mu.Lock()
 	running, waiting := w.running, len(w.known)-w.running
 	w.mu.Unlock()

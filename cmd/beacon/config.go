@@ -78,6 +78,9 @@ type config struct {
 	Record *recordConfig
 	// AuditLog is a file to which it is added who ran what.
 	AuditLog string
+	// MetricsListen is an address where the worker tells how it fares; see package
+	// monitor.
+	MetricsListen string
 	// MaxWaiting is how many items may wait for their tenant's turn, besides those
 	// that run; default three times MaxConcurrent if there are tenants.
 	MaxWaiting int

@@ -30,6 +30,7 @@ type hubOptions struct {
 	hub        hubConfig
 	configPath string
 	verbose    bool
+	logFormat  string
 }
 
 func newHubCommand(s streams) *cobra.Command {
@@ -54,6 +55,7 @@ number of hubs may share a NATS cluster instead, and each of them may die.`,
 	cmd.Flags().StringVarP(&o.configPath, "config", "f", "", "configuration file: users, join secret, tenants, limits, and what the flags say")
 	cmd.AddCommand(newHubPasswordCommand(s))
 	cmd.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "log beacons that come and go")
+	cmd.Flags().StringVar(&o.logFormat, "log-format", "text", "how to log: text or json")
 	return cmd
 }
 
@@ -62,7 +64,10 @@ func (o *hubOptions) run(ctx context.Context) error {
 	if o.verbose {
 		level = slog.LevelInfo
 	}
-	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level}))
+	log, err := newLog(o.err, level, o.logFormat)
+	if err != nil {
+		return err
+	}
 	h, err := startHub(ctx, o.hub, log)
 	if err != nil {
 		return err

@@ -32,6 +32,7 @@ import (
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
 	"github.com/ultravisor/beacon/hub"
+	"github.com/ultravisor/beacon/monitor"
 	"github.com/ultravisor/beacon/protocol"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/sandbox"
@@ -72,6 +73,9 @@ type runOptions struct {
 	maxUptime     time.Duration
 	isolation     string
 	verbose       bool
+	logFormat     string
+	metrics       string // address
+	figures       *monitor.Worker
 	record        string // folder for items that fail
 	dev           string // folder of the first module, which is watched
 	configPath    string
@@ -129,6 +133,8 @@ delivered at the next start.`,
 	f.DurationVar(&o.maxUptime, "max-uptime", 0, "after this time take no more, finish, and end")
 	f.StringVar(&o.isolation, "isolation", "auto", "where modules work: process is one for each tenant, which the kernel confines, none is this process, auto is process on Linux, except with --record and in beacon dev")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every item")
+	f.StringVar(&o.logFormat, "log-format", "text", "how to log: text or json")
+	f.StringVar(&o.metrics, "metrics-listen", "", "address, such as 127.0.0.1:9464, for /healthz, /readyz and Prometheus' /metrics; whoever can reach it can read")
 	f.StringVar(&o.record, "record", "", "write items of modules that fail to this folder, for beacon replay; every item then initialises its module itself, which is slower")
 	o.moduleFlags.register(f)
 	return cmd
@@ -153,6 +159,7 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	choose("user", &o.user, "BEACON_USER_NAME", o.file.UserName)
 	choose("password", &o.password, "BEACON_PASSWORD", o.file.Password)
 	choose("join-secret", &o.joinSecret, "BEACON_JOIN_SECRET", o.file.JoinSecret)
+	choose("metrics-listen", &o.metrics, "BEACON_METRICS_LISTEN", o.file.MetricsListen)
 	for _, s := range []struct {
 		flag  string
 		value *string
@@ -261,7 +268,10 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if o.verbose {
 		level.Set(slog.LevelInfo)
 	}
-	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level}))
+	log, err := newLog(o.err, level, o.logFormat)
+	if err != nil {
+		return err
+	}
 
 	rules, err := readPolicy(o.moduleFlags.policy, o.file)
 	if err != nil {
@@ -345,6 +355,15 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, results.Close()) }()
+	if o.metrics != "" {
+		o.figures = monitor.NewWorker(version, o.maxConcurrent, results.Len)
+		tenants.figures = o.figures
+		told, err := tell(ctx, o.out, o.metrics, o.figures.Handler(log), log)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, told.Close()) }()
+	}
 	if err := registry.Initialize(ctx); err != nil {
 		return err
 	}
@@ -675,6 +694,9 @@ func (o *runOptions) serve(ctx context.Context, server string, cfg session.Confi
 		Logger:            log,
 		OnRegistered: func(id, transport string) {
 			known(id)
+			if o.figures != nil {
+				o.figures.Registered(transport)
+			}
 			fmt.Fprintf(o.out, "beacon: registered as %s over %s, ready for work (%d at once)\n", id, transport, o.maxConcurrent)
 			if registered.CompareAndSwap(false, true) {
 				ready()
@@ -682,7 +704,15 @@ func (o *runOptions) serve(ctx context.Context, server string, cfg session.Confi
 				settled = time.AfterFunc(settleTime, forgetProgram)
 			}
 		},
+		OnDrain: func() {
+			if o.figures != nil {
+				o.figures.Draining()
+			}
+		},
 		OnLost: func(err error) {
+			if o.figures != nil {
+				o.figures.Lost()
+			}
 			if !registered.Load() && !o.wait {
 				giveUp(err)
 				return

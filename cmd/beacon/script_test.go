@@ -69,6 +69,21 @@ func TestScripts(t *testing.T) {
 					fmt.Fprintf(w, "%s %s authorization=%q\n", r.Method, r.URL.Path, r.Header.Get("Authorization"))
 				}))
 			},
+			// get VARIABLE PATH FILE: what is at a path of where a process that was
+			// started by up tells its figures.
+			"get": func(ts *testscript.TestScript, _ bool, args []string) {
+				_, at, told := strings.Cut(ts.ReadFile(args[0]+".said"), "figures for Prometheus are at ")
+				at, _, _ = strings.Cut(at, "/metrics\n")
+				if !told {
+					ts.Fatalf("%s does not say where its figures are", args[0])
+				}
+				answer, err := http.Get(at + args[1])
+				ts.Check(err)
+				defer answer.Body.Close() //nolint:errcheck // only read
+				body, err := io.ReadAll(answer.Body)
+				ts.Check(err)
+				ts.Check(os.WriteFile(ts.MkAbs(args[2]), fmt.Appendf(nil, "%s\n%s", answer.Status, body), 0o600))
+			},
 			// bomb FILE: makes a module that keeps the compiler busy for a minute.
 			"bomb": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), bomb(), 0o600))

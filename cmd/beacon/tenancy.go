@@ -8,6 +8,7 @@ import (
 	"github.com/ultravisor/beacon/audit"
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
+	"github.com/ultravisor/beacon/monitor"
 	"github.com/ultravisor/beacon/policy"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 )
@@ -17,12 +18,13 @@ type tenancy struct {
 	policy    *policy.Policy
 	scheduler *policy.Scheduler
 	providers map[string]providerConfig // by capability
+	figures   *monitor.Worker           // nil if nobody wants them
 }
 
 // newTenancy makes one for so many items at once. A provider of a tenant that
 // there is none of is an error.
 func newTenancy(p *policy.Policy, all []offered, slots int) (*tenancy, error) {
-	t := &tenancy{p, policy.NewScheduler(p, slots), map[string]providerConfig{}}
+	t := &tenancy{policy: p, scheduler: policy.NewScheduler(p, slots), providers: map[string]providerConfig{}}
 	for _, o := range all {
 		if o.config.Tenant != "" {
 			if _, err := p.Tenant(o.config.Tenant); err != nil {
@@ -46,6 +48,11 @@ func (t *tenancy) configure(cfg executor.Config, log *audit.Log) executor.Config
 			Modules: r.Statement.Modules, Permissions: r.Statement.Permissions, Hosts: r.Statement.Hosts,
 			Fuel: u.Fuel, Memory: u.Memory, Staged: u.Staged, Sent: u.Sent, Received: u.Received, Tokens: u.Tokens, Cost: u.Cost,
 		})
+		if t.figures != nil {
+			t.figures.Ended(monitor.Item{
+				Tenant: r.Tenant, Capability: r.Item.Capability, Waited: r.Waited, Took: r.Took, Usage: u, ExitCode: r.ExitCode, Code: r.Code,
+			})
+		}
 	}
 	return cfg
 }
@@ -78,11 +85,17 @@ func (t *tenancy) enter(ctx context.Context, tenant string, item beacon.WorkItem
 	if !builtin.Is(p.Source) {
 		memory = cmp.Or(int64(p.memory), wasmrt.DefaultMemory)
 	}
+	ended := func() {}
+	begin := func(error) func() { return ended }
+	if t.figures != nil {
+		begin = t.figures.Arrived(tenant, item.Capability)
+	}
 	turn, err := t.scheduler.Enter(ctx, tenant, memory)
+	ended = begin(err)
 	if err != nil {
 		return nil, nil, err
 	}
-	return turn, turn.Leave, nil
+	return turn, func() { turn.Leave(); ended() }, nil
 }
 
 // dailyBudget is what a tenant may use of language models.

@@ -257,6 +257,13 @@ func (d *Dir) dropUnshared(files, others []string) {
 	}
 }
 
+// Len is how many reports wait to be delivered.
+func (d *Dir) Len() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.reports)
+}
+
 // Close ends the use of the directory; the reports in it stay.
 func (d *Dir) Close() error {
 	d.mu.Lock()
