@@ -50,6 +50,9 @@ func (w *worker) ended(j *job, report Report) bool {
 	w.backlog++
 	w.reporting++
 	w.reportingBytes += j.size
+	if by := time.Now().Add(patience(time.Since(j.began), w.running)); len(w.unkept) == 0 || by.Before(w.keepBy) {
+		w.keepBy = by
+	}
 	w.unkept = append(w.unkept, j)
 	w.announce()
 	signal(w.keep)
@@ -92,11 +95,44 @@ func take(queue *[]*job) []*job {
 	return taken
 }
 
+// Bounds on the patience of a report. For less than the least a timer is no good,
+// and items that are that short come in such numbers that they go together anyway.
+const (
+	leastPatience = 300 * time.Microsecond
+	mostPatience  = 5 * time.Millisecond
+)
+
+// patience is how long the report of an item may wait to be kept with those of
+// the others that run: no longer than half of what the item itself took, and not
+// at all where, if they take as long, probably none will end meanwhile.
+func patience(took time.Duration, running int) time.Duration {
+	wait := min(took/2, mostPatience)
+	if wait < leastPatience || took/2 > wait*time.Duration(running) {
+		return 0
+	}
+	return wait
+}
+
 // keeper puts reports into the outbox until ctx is done and none is left.
 func (w *worker) keeper(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		var jobs []*job
+		var due <-chan time.Time
 		w.mu.Lock()
-		jobs := take(&w.unkept)
+		if n := len(w.unkept); n > 0 {
+			wait := time.Duration(0)
+			if w.running > 0 && n < maxTogether && ctx.Err() == nil {
+				wait = time.Until(w.keepBy)
+			}
+			if wait > 0 {
+				timer.Reset(wait)
+				due = timer.C
+			} else {
+				jobs = take(&w.unkept)
+			}
+		}
 		w.mu.Unlock()
 		if len(jobs) > 0 {
 			w.store(jobs)
@@ -104,6 +140,7 @@ func (w *worker) keeper(ctx context.Context) {
 			continue
 		}
 		select {
+		case <-due:
 		case <-w.keep:
 		case <-ctx.Done():
 			w.mu.Lock()

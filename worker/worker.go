@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -175,6 +176,7 @@ func newWorker(execute beacon.Execute, cfg Config) (*worker, error) {
 	w := &worker{
 		execute: execute, cfg: cfg, log: cfg.Logger,
 		slots:  make(chan struct{}, cfg.MaxConcurrent),
+		tasks:  make(chan task),
 		known:  map[string]*job{},
 		keep:   make(chan struct{}, 1),
 		send:   make(chan struct{}, 1),
@@ -210,6 +212,8 @@ type worker struct {
 	log     *slog.Logger
 	verbose bool          // log is for details, too
 	slots   chan struct{} // one token per running item
+	tasks   chan task     // for goroutines that rest; closed at the end
+	resting atomic.Int64  // they
 	items   sync.WaitGroup
 	sending sync.WaitGroup
 
@@ -223,6 +227,7 @@ type worker struct {
 	reporting int               // those of them whose first delivery is under way
 	stuck     int               // those whose first delivery is over
 	unkept    []*job            // their reports are to be kept
+	keepBy    time.Time         // before that they may wait for others
 	unsent    []*job            // they are kept and to be sent
 	abandoned int               // items left behind
 	taken     bool              // an item has been taken
@@ -240,6 +245,7 @@ type job struct {
 	hash       string
 	attempt    int
 	digest     digest
+	began      time.Time
 	running    bool
 	superseded bool // left behind, since its hash means another item now
 	cancel     context.CancelCauseFunc
@@ -307,6 +313,7 @@ func (w *worker) run(ctx context.Context, dial transport.Dial) error {
 		}
 	}
 	endLife(errStopped)
+	close(w.tasks) // nobody takes items any more
 	w.sending.Wait()
 	w.mu.Lock()
 	abandoned := w.abandoned
@@ -671,11 +678,50 @@ func (w *worker) take(ctx, jobs context.Context, s transport.Session) (took int,
 		if reason != nil {
 			execute = refuse(reason)
 		}
-		w.items.Go(func() {
-			defer cancel(nil)
-			w.do(running, j, item, execute)
-		})
+		w.start(task{running, cancel, j, item, execute})
 	}
+}
+
+// A task is what the goroutine of an item needs.
+type task struct {
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	job     *job
+	item    beacon.WorkItem
+	execute beacon.Execute
+}
+
+// start has a goroutine carry out an item: one that rests, because its item has
+// ended, or a new one. By then its stack is as large as items need it, and to grow
+// one costs more than most of what the worker does for an item.
+func (w *worker) start(t task) {
+	select {
+	case w.tasks <- t:
+	default:
+		w.items.Go(func() { w.work(t) })
+	}
+}
+
+// maxResting is how many goroutines may wait for the next item.
+const maxResting = 64
+
+// work carries out an item, and then those that come while it rests.
+func (w *worker) work(t task) {
+	for more := true; more; {
+		w.carryOut(t)
+		t = task{} // the item is not to live on here
+		if w.resting.Add(1) <= min(int64(w.cfg.MaxConcurrent), maxResting) {
+			t, more = <-w.tasks
+		} else {
+			more = false
+		}
+		w.resting.Add(-1)
+	}
+}
+
+func (w *worker) carryOut(t task) {
+	defer t.cancel(nil)
+	w.do(t.ctx, t.job, t.item, t.execute)
 }
 
 // maxBacklog is how many results may wait for a server that does not accept
@@ -727,7 +773,7 @@ func refuse(err error) beacon.Execute {
 // that was canceled meanwhile is not to be executed, for the reason that is
 // given.
 func (w *worker) begin(item beacon.WorkItem, cancel context.CancelCauseFunc) (*job, error) {
-	j := &job{hash: item.Hash, attempt: item.Attempt, digest: digestOf(item), running: true, cancel: cancel}
+	j := &job{hash: item.Hash, attempt: item.Attempt, digest: digestOf(item), began: time.Now(), running: true, cancel: cancel}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.active = time.Now()

@@ -9,6 +9,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -712,12 +713,16 @@ type full struct {
 	kept      []worker.Report
 	delivered []string
 	limit     func(worker.Report) error
+	noted     func([]worker.Report) // if any
 }
 
 func (f *full) Put(reports ...worker.Report) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.put = append(f.put, reports...)
+	if f.noted != nil {
+		f.noted(reports)
+	}
 	for _, r := range reports {
 		if err := f.limit(r); err != nil {
 			return err
@@ -778,5 +783,81 @@ func TestPendingReports(t *testing.T) {
 		synctest.Wait()
 		slices.Sort(box.delivered)
 		require.Equal(t, []string{"a", "b"}, box.delivered)
+	})
+}
+
+// A report waits for those of the other items that run, if they are likely to end
+// soon, and never for longer than half of what its item took.
+func TestReportsAreKeptTogether(t *testing.T) {
+	type kept struct {
+		at     time.Duration
+		hashes string
+	}
+	const ms = time.Millisecond
+	for name, tt := range map[string]struct {
+		takes map[string]time.Duration
+		want  []kept
+	}{
+		"alone":               {map[string]time.Duration{"a": 4 * ms}, []kept{{4 * ms, "a"}}},
+		"together":            {map[string]time.Duration{"a": 4 * ms, "b": 5 * ms}, []kept{{5 * ms, "a b"}}},
+		"until all have":      {map[string]time.Duration{"a": 4 * ms, "b": 5 * ms, "c": 5500 * time.Microsecond}, []kept{{5500 * time.Microsecond, "a b c"}}},
+		"half of its time":    {map[string]time.Duration{"a": 4 * ms, "b": 8 * ms}, []kept{{6 * ms, "a"}, {8 * ms, "b"}}},
+		"the shortest counts": {map[string]time.Duration{"a": 8 * ms, "b": 9 * ms, "c": time.Hour}, []kept{{12 * ms, "a b"}, {time.Hour, "c"}}},
+		"quick ones":          {map[string]time.Duration{"a": 500 * time.Microsecond, "b": 501 * time.Microsecond}, []kept{{500 * time.Microsecond, "a"}, {501 * time.Microsecond, "b"}}},
+		"slow ones":           {map[string]time.Duration{"a": time.Second, "b": time.Second + ms}, []kept{{time.Second, "a"}, {time.Second + ms, "b"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var began time.Time
+				var got []kept
+				box := &full{limit: func(worker.Report) error { return nil }, noted: func(reports []worker.Report) {
+					var hashes []string
+					for _, r := range reports {
+						hashes = append(hashes, r.Hash)
+					}
+					got = append(got, kept{time.Since(began), strings.Join(hashes, " ")})
+				}}
+				r := start(t, func(ctx context.Context, item beacon.WorkItem, p func(beacon.Progress)) (beacon.Result, error) {
+					return takes(tt.takes[item.Hash])(ctx, item, p)
+				}, worker.Config{MaxConcurrent: 4, Outbox: box})
+				synctest.Wait()
+				began = time.Now()
+				for hash := range tt.takes {
+					r.push(hash)
+				}
+				for range tt.takes {
+					r.report()
+				}
+				require.NoError(t, r.end())
+				require.Equal(t, tt.want, got)
+			})
+		})
+	}
+}
+
+// The goroutine of an item that has ended serves the next one, unless it is gone.
+func TestGoroutinesAreUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var served []string
+		r := start(t, func(_ context.Context, item beacon.WorkItem, _ func(beacon.Progress)) (beacon.Result, error) {
+			stack := make([]byte, 100)
+			name, _, _ := strings.Cut(string(stack[:runtime.Stack(stack, false)]), " [")
+			served = append(served, name)
+			switch item.Hash {
+			case "ends it":
+				runtime.Goexit()
+			case "panics":
+				panic("no")
+			}
+			return beacon.Result{}, nil
+		}, worker.Config{})
+		for _, hash := range []string{"a", "panics", "b", "ends it", "c", "d"} {
+			r.push(hash)
+			require.Equal(t, hash, r.report().Hash)
+		}
+		require.NoError(t, r.end())
+		first, second := served[0], served[4]
+		require.NotEqual(t, first, second)
+		require.Equal(t, []string{first, first, first, first, second, second}, served)
 	})
 }
