@@ -73,6 +73,7 @@ type coordinator struct {
 	bytes   int
 	flight  map[uint64][]*proposal // written, by the number of their record
 	n       uint64                 // of the last record
+	early   []early                // applied, and not written yet
 	called  string                 // name, for those who write
 	closed  bool
 
@@ -378,38 +379,197 @@ func (c *coordinator) withdraw(p *proposal) bool {
 }
 
 // commit writes proposals down, all that have come together while the record
-// before was on its way: so the disk is asked once for many.
+// before was on its way: so the disk is asked once for many. What nobody has been
+// told of need not be written at once.
 func (c *coordinator) commit(ctx context.Context) {
+	overdue := time.NewTimer(0)
+	defer overdue.Stop()
+	armed := false
 	for {
+		switch early := c.hasEarly(); {
+		case !early:
+			armed = false
+		case !armed:
+			overdue.Reset(mostEarliness)
+			armed = true
+		}
+		late := false
 		select {
 		case <-c.wake:
+		case <-overdue.C:
+			late = true
 		case <-ctx.Done():
 			return
 		}
 		for {
-			n, id, record := c.collect()
-			if record == nil {
+			if !late && c.anticipate() {
 				break
 			}
-			if !c.write(ctx, n, id, record) {
+			r := c.collect(late)
+			if r == nil {
+				break
+			}
+			if !c.write(ctx, r) {
 				return
 			}
+			late = false
 		}
 	}
+}
+
+// Bounds on what is applied before it is written: its time, and its bytes.
+const (
+	mostEarliness  = 5 * time.Millisecond
+	mostEarly      = 64 << 10
+	mostEarlyEntry = 16 << 10
+)
+
+// early is a record that is applied and not written: what it says was submitted,
+// the submitters wait and were told nothing yet, and should the hub end before it
+// is written, they know that they have to submit it again. It is written with the
+// next one, which is usually the result, so that a single item costs the disk one
+// turn, not two.
+type early struct {
+	at  int64 // milliseconds since 1970
+	n   uint64
+	raw []byte // its entries
+}
+
+func (c *coordinator) hasEarly() bool {
+	c.pmu.Lock()
+	defer c.pmu.Unlock()
+	return len(c.early) > 0
+}
+
+// anticipate applies what waits without writing it first, if nothing else can
+// come of it than that a beacon gets it, and nobody else writes.
+func (c *coordinator) anticipate() bool {
+	if c.journal.Shared() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	proposals, record := c.earliest(now)
+	if record == nil {
+		return false
+	}
+	answers, events, err := c.ledger.Apply(now, *record)
+	if err != nil || len(answers) != len(proposals) {
+		panic(fmt.Sprintf("hub: a record of its own is refused: %v", err)) // it is of this version, and the next one
+	}
+	next := c.ledger.Next()
+	for i, p := range proposals {
+		if p.applied != nil {
+			p.applied(answers[i])
+		}
+	}
+	c.act(events)
+	for _, p := range proposals {
+		p.done(nil)
+	}
+	if !next.IsZero() {
+		signal(c.alarm)
+	}
+	return true
+}
+
+// earliest takes what waits, if all of it may be applied before it is written.
+// It is called with mu held.
+func (c *coordinator) earliest(now time.Time) ([]*proposal, *ledger.Record) {
+	c.pmu.Lock()
+	defer c.pmu.Unlock()
+	hub := c.ledger.Hub(c.name)
+	if c.closed || len(c.waiting) == 0 || c.broken != nil || c.leaving || c.full.Load() ||
+		hub == nil || hub.N != c.n /* something is on its way */ || !c.ledger.Idle(now) {
+		return nil, nil
+	}
+	size := 0
+	for _, e := range c.early {
+		size += len(e.raw)
+	}
+	for _, p := range c.waiting {
+		size += len(p.raw) + 1
+		if s := p.entry.Submit; s == nil || s.Spec == nil || !s.Spec.Waited || s.Spec.Live || len(p.raw) > mostEarlyEntry || size > mostEarly {
+			return nil, nil
+		}
+	}
+	proposals := c.waiting
+	c.waiting = nil
+	c.n++
+	record := &ledger.Record{Version: ledger.PlainVersion, Hub: c.called, N: c.n}
+	var raw []byte
+	for _, p := range proposals {
+		// From what is written, not from what was proposed, since the ledger
+		// changes what it is given.
+		var e ledger.Entry
+		if err := json.Unmarshal(p.raw, &e); err != nil {
+			panic(fmt.Sprintf("hub: an entry does not unmarshal: %v", err)) // it was marshalled here
+		}
+		record.Entries = append(record.Entries, e)
+		raw = append(append(raw, p.raw...), ',')
+		c.bytes -= len(p.raw)
+		p.raw = nil
+	}
+	c.early = append(c.early, early{now.UnixMilli(), c.n, raw[:len(raw)-1]})
+	return proposals, record
 }
 
 // mostFlight bounds the records that are written and have not come back.
 const mostFlight = 64
 
-// collect makes the next record of what waits; nil when nothing does.
-func (c *coordinator) collect() (n uint64, id string, record []byte) {
+// A written record is one on its way into the journal.
+type written struct {
+	hub    string
+	n      uint64
+	before []early
+	raw    []byte // its entries
+}
+
+func (w *written) id() string { return fmt.Sprintf("%s-%d", w.hub, w.n) }
+
+// data is what is written.
+func (w *written) data() []byte {
+	hub := strconv.Quote(w.hub)
+	b := bytes.NewBuffer(make([]byte, 0, len(w.raw)+mostEarly))
+	version := ledger.PlainVersion
+	if len(w.before) > 0 {
+		version = ledger.Version
+	}
+	fmt.Fprintf(b, `{"Version":%d,"Hub":%s,"N":%d`, version, hub, w.n)
+	for i, e := range w.before {
+		start := ","
+		if i == 0 {
+			start = `,"Before":[`
+		}
+		fmt.Fprintf(b, `%s{"Version":%d,"Hub":%s,"N":%d,"At":%d,"Entries":[%s]}`, start, ledger.PlainVersion, hub, e.n, e.at, e.raw)
+	}
+	if len(w.before) > 0 {
+		b.WriteByte(']')
+	}
+	if w.raw != nil {
+		fmt.Fprintf(b, `,"Entries":[%s]`, w.raw)
+	}
+	b.WriteByte('}')
+	return b.Bytes()
+}
+
+// collect makes the next record of what waits, or, if it is late, of what is
+// applied already; nil when there is nothing.
+func (c *coordinator) collect(late bool) *written {
 	c.pmu.Lock()
 	defer c.pmu.Unlock()
-	if len(c.waiting) == 0 {
-		return 0, "", nil
+	if len(c.waiting) == 0 && !(late && len(c.early) > 0) {
+		return nil
 	}
 	limit := min(mostRecord, c.journal.Most()-512)
 	count, size := 0, 0
+	for _, e := range c.early {
+		size += len(e.raw) + 256
+	}
+	if size > 0 && len(c.waiting) > 0 && size+len(c.waiting[0].raw) > limit {
+		return c.next(nil) // there is no room for both
+	}
 	for _, p := range c.waiting {
 		if count > 0 && size+len(p.raw)+1 > limit {
 			break
@@ -417,21 +577,27 @@ func (c *coordinator) collect() (n uint64, id string, record []byte) {
 		count++
 		size += len(p.raw) + 1
 	}
+	proposals := c.waiting[:count:count]
+	c.waiting = c.waiting[count:]
+	return c.next(proposals)
+}
+
+// next is a record of proposals, after what is applied already. It is called with
+// pmu held.
+func (c *coordinator) next(proposals []*proposal) *written {
 	c.n++
-	b := bytes.NewBuffer(make([]byte, 0, size+128))
-	fmt.Fprintf(b, `{"Version":%d,"Hub":%s,"N":%d,"Entries":[`, ledger.Version, strconv.Quote(c.called), c.n)
-	for i, p := range c.waiting[:count] {
+	w := &written{hub: c.called, n: c.n, before: c.early}
+	c.early = nil
+	for i, p := range proposals {
 		if i > 0 {
-			b.WriteByte(',')
+			w.raw = append(w.raw, ',')
 		}
-		b.Write(p.raw)
+		w.raw = append(w.raw, p.raw...)
 		c.bytes -= len(p.raw)
 		p.raw = nil
 	}
-	b.WriteString("]}")
-	c.flight[c.n] = c.waiting[:count:count]
-	c.waiting = c.waiting[count:]
-	return c.n, fmt.Sprintf("%s-%d", c.called, c.n), b.Bytes()
+	c.flight[c.n] = append([]*proposal{}, proposals...)
+	return w
 }
 
 // Waits between attempts to write a record.
@@ -442,7 +608,8 @@ const (
 
 // write appends a record until there is no doubt that it is in the journal. It
 // is false when that cannot be or ctx is done.
-func (c *coordinator) write(ctx context.Context, n uint64, id string, record []byte) bool {
+func (c *coordinator) write(ctx context.Context, w *written) bool {
+	n, id, record := w.n, w.id(), w.data()
 	for pause := retryLeast; ; pause = min(2*pause, retryMost) {
 		err := c.journal.Append(ctx, id, record)
 		switch {
@@ -462,7 +629,8 @@ func (c *coordinator) write(ctx context.Context, n uint64, id string, record []b
 			// spent, since nobody can be sure that it was not written, so
 			// that an empty one has to follow under it.
 			c.refuse(n, err)
-			record = c.empty(n)
+			w.raw = nil
+			record = w.data()
 			if !c.full.Swap(true) {
 				c.log.Error("the hub has no room for new work and refuses it; what it has is safe", "error", err)
 			}
@@ -480,13 +648,6 @@ func (c *coordinator) write(ctx context.Context, n uint64, id string, record []b
 			return false
 		}
 	}
-}
-
-// empty is a record of a number in which nothing happens.
-func (c *coordinator) empty(n uint64) []byte {
-	c.pmu.Lock()
-	defer c.pmu.Unlock()
-	return fmt.Appendf(nil, `{"Version":%d,"Hub":%s,"N":%d}`, ledger.Version, strconv.Quote(c.called), n)
 }
 
 // refuse answers the proposals of a record that the journal did not take.
@@ -732,7 +893,7 @@ func (c *coordinator) restart() {
 		lost = append(lost, proposals...)
 	}
 	clear(c.flight)
-	c.n, c.called = 0, c.name
+	c.n, c.called, c.early = 0, c.name, nil
 	c.pmu.Unlock()
 	for _, p := range lost {
 		p.done(fmt.Errorf("%w: it may be written down", errUnavailable))

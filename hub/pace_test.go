@@ -81,11 +81,12 @@ type street struct {
 	dir string
 }
 
-func onStreet(t *testing.T, test func(t *testing.T, s street)) {
+func onStreet(t *testing.T, cfg hub.Config, test func(t *testing.T, s street)) {
 	log := &said{}
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		h := hub.New(hub.Config{Log: slog.New(slog.NewTextHandler(log, nil)), DataDir: dir})
+		cfg.Log, cfg.DataDir = slog.New(slog.NewTextHandler(log, nil)), dir
+		h := hub.New(cfg)
 		s := street{direct{t, h}, &pipes{make(chan net.Conn), make(chan struct{})}, log, dir}
 		server := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 		var serving sync.WaitGroup
@@ -95,6 +96,20 @@ func onStreet(t *testing.T, test func(t *testing.T, s street)) {
 		require.NoError(t, server.Close())
 		serving.Wait()
 	})
+}
+
+// worker connects one, by a connection.
+func (s street) worker() (*worker, net.Conn) {
+	s.t.Helper()
+	var conn net.Conn
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		conn = s.dial()
+		return conn, nil
+	}}}
+	socket, response, err := websocket.Dial(s.t.Context(), "ws://localhost/", &websocket.DialOptions{HTTPClient: client})
+	require.NoError(s.t, err)
+	require.Nil(s.t, response.Body)
+	return &worker{t: s.t, conn: socket}, conn
 }
 
 // trickle writes a little every second until the connection is closed, and says
@@ -119,7 +134,7 @@ func begin(t *testing.T, conn net.Conn, request string, length int) {
 // Whoever sends a body byte by byte is told so and cut off, whatever it is for,
 // and what it was for goes on without it.
 func TestSlowBodies(t *testing.T) {
-	onStreet(t, func(t *testing.T, s street) {
+	onStreet(t, hub.Config{}, func(t *testing.T, s street) {
 		id := s.register("p", "1")
 		item := s.enqueue(`{"Capability":"A"}`)
 		require.Equal(t, item, s.poll(id))
@@ -166,7 +181,7 @@ func TestSlowBodies(t *testing.T) {
 
 // Whoever has a slow link and uses it is served, however long that takes.
 func TestSlowLinks(t *testing.T) {
-	onStreet(t, func(t *testing.T, s street) {
+	onStreet(t, hub.Config{}, func(t *testing.T, s street) {
 		const size = 3 << 20
 		conn := s.dial()
 		begin(t, conn, "POST /Beacon/File?name=a", size)
@@ -204,7 +219,7 @@ func TestSlowLinks(t *testing.T) {
 
 // Whoever reads an answer byte by byte is cut off.
 func TestSlowReaders(t *testing.T) {
-	onStreet(t, func(t *testing.T, s street) {
+	onStreet(t, hub.Config{}, func(t *testing.T, s street) {
 		item := s.enqueue(`{"Capability":"A"}`)
 		require.Equal(t, http.StatusOK, s.post("/Beacon/Work/"+item+"/Complete", `{"Outputs":{"Text":"`+strings.Repeat("x", 1<<20)+`"}}`).status)
 		file, _ := s.post("/Beacon/File?name=a", strings.Repeat("x", 1<<20)).json(t)["URL"].(string)
@@ -269,16 +284,8 @@ func TestSlowWorkers(t *testing.T) {
 		}, "worker does not answer and is taken for gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onStreet(t, func(t *testing.T, s street) {
-				var conn net.Conn
-				client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-					conn = s.dial()
-					return conn, nil
-				}}}
-				socket, response, err := websocket.Dial(t.Context(), "ws://localhost/", &websocket.DialOptions{HTTPClient: client})
-				require.NoError(t, err)
-				require.Nil(t, response.Body)
-				w := &worker{t: t, conn: socket}
+			onStreet(t, hub.Config{}, func(t *testing.T, s street) {
+				w, conn := s.worker()
 				w.register("slow", 1, "A")
 				item := s.enqueue(`{"Capability":"A","Settings":{"Text":"` + strings.Repeat("x", 900<<10) + `"}}`)
 				began := time.Now()
@@ -287,7 +294,7 @@ func TestSlowWorkers(t *testing.T) {
 				synctest.Wait()
 				require.Contains(t, s.log.String(), tt.says)
 				require.Equal(t, item, s.poll(s.register("other", "1")), "its item is another's")
-				_ = socket.CloseNow()
+				_ = w.conn.CloseNow()
 			})
 		})
 	}

@@ -20,7 +20,11 @@ import (
 // Version counts the rules by which entries take effect. A hub that finds a
 // higher one in a journal or a snapshot than its own must not read on: it would
 // come to other conclusions than the hubs beside it.
-const Version = 1
+const Version = 2
+
+// PlainVersion is that of snapshots, and of records that have no Before, so that
+// an earlier hub may read them.
+const PlainVersion = 1
 
 // A Record is what one hub has put into the journal at once.
 type Record struct {
@@ -31,6 +35,11 @@ type Record struct {
 	Hub     string
 	N       uint64
 	Entries []Entry
+	// Before are records of the same hub that were applied there before this one,
+	// and are written down with it; At is when, in milliseconds since 1970. Only a
+	// hub that is alone may do that.
+	Before []Record `json:",omitempty"`
+	At     int64    `json:",omitempty"`
 }
 
 // An Answer is what became of one entry.
@@ -192,6 +201,31 @@ func complete(s Settings) Settings {
 // journal gives. There is one answer to each entry, and none at all to a record
 // that came twice. An error means that the journal cannot be read on.
 func (l *Ledger) Apply(at time.Time, r Record) ([]Answer, []Event, error) {
+	var earlier []Event
+	for _, b := range r.Before {
+		if b.Hub != r.Hub || b.N >= r.N || len(b.Before) > 0 {
+			return nil, nil, fmt.Errorf("the journal is damaged: record %d of hub %s holds %d of hub %s", r.N, r.Hub, b.N, b.Hub)
+		}
+		_, events, err := l.take(time.UnixMilli(b.At), b)
+		if err != nil {
+			return nil, nil, err
+		}
+		earlier = append(earlier, events...)
+	}
+	answers, events, err := l.take(at, r)
+	return answers, append(earlier, events...), err
+}
+
+// Idle reports whether an item that is submitted now is the only one that can be
+// given to a beacon by that, and nothing else happens: none waits, and nothing is
+// due by then.
+func (l *Ledger) Idle(at time.Time) bool {
+	next := l.Next()
+	return len(l.waiting) == 0 && (next.IsZero() || next.After(at))
+}
+
+// take applies one record.
+func (l *Ledger) take(at time.Time, r Record) ([]Answer, []Event, error) {
 	if r.Version > Version {
 		return nil, nil, fmt.Errorf("the journal follows rules of version %d and this hub knows %d: use a newer one", r.Version, Version)
 	}

@@ -58,7 +58,7 @@ type Snapshot struct {
 // copying them.
 func (l *Ledger) Snapshot() (*Snapshot, error) {
 	h := head{
-		Format: snapshotFormat, Rules: Version, Now: l.now, Settings: l.settings, Counter: l.counter, Sequence: l.sequence,
+		Format: snapshotFormat, Rules: PlainVersion, Now: l.now, Settings: l.settings, Counter: l.counter, Sequence: l.sequence,
 		Endings: l.endings, Turns: l.turns, Floor: l.floor, Secret: l.secret,
 		Hubs: l.Hubs(), Beacons: l.Beacons(), Bindings: l.Bindings(), Tenants: l.Tenants(), Revoked: l.revoked,
 		Live: l.live.Len(), Finished: l.finished.Len(), Dead: l.dead.Len(),
