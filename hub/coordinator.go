@@ -401,10 +401,7 @@ func (c *coordinator) commit(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for {
-			if !late && c.anticipate() {
-				break
-			}
+		for late || !c.anticipate() {
 			r := c.collect(late)
 			if r == nil {
 				break
@@ -559,7 +556,7 @@ func (w *written) data() []byte {
 func (c *coordinator) collect(late bool) *written {
 	c.pmu.Lock()
 	defer c.pmu.Unlock()
-	if len(c.waiting) == 0 && !(late && len(c.early) > 0) {
+	if len(c.waiting) == 0 && (!late || len(c.early) == 0) {
 		return nil
 	}
 	limit := min(mostRecord, c.journal.Most()-512)

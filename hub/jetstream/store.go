@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,6 +30,8 @@ const (
 	duplicates     = 2 * time.Minute // in which a record's id is remembered; our own count is what counts
 	requestTimeout = 5 * time.Second
 )
+
+const defaultPrefix = "beacon"
 
 // Config says how the server is used. Its zero value is usable.
 type Config struct {
@@ -62,13 +65,29 @@ var ErrTwoNodes = errors.New("the NATS cluster has fewer than three servers with
 // Connect uses a server or cluster that exists. Creds is a file with the
 // credentials; it may be empty.
 func Connect(ctx context.Context, urls []string, creds string, cfg Config) (*Store, error) {
+	cfg.Prefix = cmp.Or(cfg.Prefix, defaultPrefix)
+	if err := checkPrefix(cfg.Prefix); err != nil {
+		return nil, err
+	}
 	options := []nats.Option{
+		// Answers come to subjects below the prefix, like everything, so that the
+		// permission to read there is all that is needed, and nobody else's answers
+		// can be read with it.
+		nats.CustomInboxPrefix(cfg.Prefix + ".inbox"),
 		nats.Name("beacon hub"), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond), nats.ReconnectBufSize(-1),
 		nats.Timeout(requestTimeout), nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.RetryOnFailedConnect(false),
 	}
 	if creds != "" {
 		options = append(options, nats.UserCredentials(creds))
 	}
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	var forbidden atomic.Pointer[error]
+	options = append(options, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		cfg.Log.Warn("NATS reports an error", "error", err)
+		if errors.Is(err, nats.ErrPermissionViolation) {
+			forbidden.Store(&err)
+		}
+	}))
 	nc, err := nats.Connect(strings.Join(urls, ","), options...)
 	if err != nil {
 		return nil, beacon.Errorf(beacon.Unreachable, "connect to NATS: %w", err)
@@ -76,13 +95,16 @@ func Connect(ctx context.Context, urls []string, creds string, cfg Config) (*Sto
 	s, err := newStore(ctx, nc, nil, cfg)
 	if err != nil {
 		nc.Close()
+		if why := forbidden.Load(); why != nil { // which otherwise is only not answered
+			err = beacon.Errorf(beacon.Rejected, "%w: %w: give this user the permissions for the prefix %s", err, *why, cfg.Prefix)
+		}
 		return nil, err
 	}
 	return s, nil
 }
 
 func newStore(ctx context.Context, nc *nats.Conn, e *embedded, cfg Config) (*Store, error) {
-	cfg.Prefix = cmp.Or(cfg.Prefix, "beacon")
+	cfg.Prefix = cmp.Or(cfg.Prefix, defaultPrefix)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	if err := checkPrefix(cfg.Prefix); err != nil {
 		return nil, err
