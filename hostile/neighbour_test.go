@@ -102,6 +102,9 @@ func TestNoisyNeighbour(t *testing.T) {
 		t.Logf("%-24s %s", m.name+":", latenciesOf(m.all).to(idle))
 	}
 	t.Log(n)
+	if w.box != nil {
+		t.Logf("%d processes", w.box.Stats().Started)
+	}
 }
 
 // busy starts processes that use a processor each, and returns what ends them.

@@ -104,6 +104,11 @@ func newPool(m *Module, config Pool, b *memoryBudget) *pool {
 	if m.base.image != nil {
 		p.method = m.base.image.Methods()[0]
 	}
+	if m.unready != "" {
+		// It had its time to initialise itself, in a process of its own, and nobody
+		// would be charged for trying that again here.
+		p.problem, p.retry = errors.New(m.unready), time.Now().Add(recordAge)
+	}
 	p.life, p.end = context.WithCancel(context.Background())
 	b.join(p, func() { p.trim(0) })
 	return p

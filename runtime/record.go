@@ -54,6 +54,9 @@ type record struct {
 	Compiled time.Duration
 	// Initialized is false if the state is the one before anything has run.
 	Initialized bool
+	// Unready says why it could not be initialised in advance; "" if that was not
+	// tried, or went well.
+	Unready string `json:",omitempty"`
 }
 
 // origin is what a snapshot depends on. Any difference makes another one.
@@ -134,7 +137,7 @@ func (m *Module) recall() bool {
 		Rewritten: module.Rewritten{Binary: r.Binary, Facts: kept.Facts},
 		Entries:   kept.Entries, Globals: kept.Globals, Taints: kept.Taints, Lasting: kept.Lasting,
 	}
-	m.facts, m.base, m.rawManifest = kept.Facts, s, kept.Manifest
+	m.facts, m.base, m.rawManifest, m.unready = kept.Facts, s, kept.Manifest, kept.Unready
 	m.hasLines = kept.Lines
 	m.compiled = kept.Compiled
 	m.recalled = true
@@ -198,7 +201,7 @@ func (m *Module) remember(s *state) error {
 		Facts: m.facts, Lasting: m.prepared.Lasting, Lines: m.hasLines, Entries: m.prepared.Entries, Globals: m.prepared.Globals,
 		Taints: m.prepared.Taints, Manifest: m.rawManifest, Initialized: s.initialized,
 		Values: s.globals, Flags: s.flags, Random: s.random.states, Cheap: s.random.cheap,
-		Renewal: s.renewal, WarmedUp: s.warmedUp, Took: s.took, Taken: s.taken, Compiled: m.compiled,
+		Renewal: s.renewal, WarmedUp: s.warmedUp, Took: s.took, Taken: s.taken, Compiled: m.compiled, Unready: m.unready,
 	})
 	if err != nil {
 		return fmt.Errorf("keep a snapshot: %w", err)

@@ -231,6 +231,7 @@ func (m *Module) register(ctx context.Context, src Source) error {
 			m.prepared.Lasting = lasting.reason
 		case ctx.Err() == nil:
 			m.log.Warn("instances cannot be had initialised", "module", m.name, "err", err)
+			m.unready = err.Error()
 		}
 	}
 	if ctx.Err() == nil {

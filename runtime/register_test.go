@@ -143,6 +143,26 @@ func TestS9FailuresAreRemembered(t *testing.T) {
 	require.NoError(t, load("third"))
 }
 
+// S9: a module that could not initialise itself when it was registered does not
+// try that again where its items run, where it would be at nobody's cost.
+func TestS9InitialisationIsNotTriedAgain(t *testing.T) {
+	log := &recorder{}
+	rt, err := wasmrt.New(wasmrt.Config{
+		CacheDir: filepath.Join(t.TempDir(), "cache"), Registrar: &registrar{}, Log: log.logger(),
+	})
+	require.NoError(t, err)
+	for range 2 {
+		m, err := rt.Load(t.Context(), wasmrt.Source{Name: "subject", Binary: guest(t, "initialize")})
+		require.NoError(t, err)
+		job, _ := newJob(t, `{}`)
+		_, err = m.Run(t.Context(), job)
+		requireFailure(t, err, beacon.Failed, "no licence")
+		m.Await()
+		require.NoError(t, m.Close(context.Background()))
+	}
+	require.NotContains(t, log.String(), "cannot be had initialised")
+}
+
 // S27: whatever happens to what was left, it is noticed and made again; what a
 // registrar's process leaves besides is not taken.
 func TestS27KeptModules(t *testing.T) {

@@ -58,6 +58,8 @@ type Module struct {
 	// the one after initialisation.
 	base     *state
 	recalled bool
+	// unready says why it could not be initialised when it was made ready.
+	unready  string
 	compiled time.Duration
 	profile  *profile.Profile // nil unless it is profiled
 	// opened is true if it was opened from what was left for it, and has nothing

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Kill has the process of a tenant end.
@@ -39,4 +40,23 @@ func (s *Sandbox) PID(tenant string) int {
 		}
 	}
 	return 0
+}
+
+// Yield has the process of a tenant be looked at as watch does, as one that has
+// taken much of the processors, or not.
+func (s *Sandbox) Yield(tenant string, heavy, wasAside bool) (aside bool) {
+	s.mu.Lock()
+	var p *process
+	for key, t := range s.tenants {
+		if strings.HasPrefix(key, tenant+"\x00") {
+			p = t.current
+		}
+	}
+	s.mu.Unlock()
+	l, now := load{aside: wasAside}, time.Now()
+	if heavy {
+		l.heavy = now
+	}
+	p.yield(&l, now)
+	return l.aside
 }

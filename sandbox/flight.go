@@ -75,6 +75,7 @@ func (f *flight) end() {
 	p.mu.Lock()
 	if !f.ended {
 		p.sandbox.running.Add(-1)
+		p.worked.Store(time.Now().UnixNano())
 	}
 	delete(p.flights, f.number)
 	f.ended = true

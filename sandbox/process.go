@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -31,6 +32,11 @@ type process struct {
 	lines int // of its log
 	// quiet is true if whoever started it says how it has ended.
 	quiet bool
+
+	// worked is when its last item has ended, in ns; heavy is true while it takes
+	// much of the processors.
+	worked atomic.Int64
+	heavy  atomic.Bool
 
 	// woken has watch look at what there is to watch.
 	woken chan struct{}

@@ -162,6 +162,7 @@ func (p *process) watch() {
 	var ping *wire.Waiter
 	var asked, looked time.Time
 	last := time.Now() // when there was something to watch
+	var load load
 	for {
 		select {
 		case <-p.sandbox.life.Done():
@@ -219,6 +220,7 @@ func (p *process) watch() {
 				continue
 			}
 		}
+		p.yield(&load, now)
 		next := step
 		if resting {
 			if next = p.idle(now); next <= 0 {

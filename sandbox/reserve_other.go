@@ -1,0 +1,9 @@
+//go:build !linux
+
+package sandbox
+
+import "time"
+
+func processorTime(int) (time.Duration, bool) { return 0, false }
+
+func stepAside(int, bool) {}
