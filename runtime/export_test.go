@@ -49,6 +49,9 @@ func (i *instance) differences(n int, fresh *instance) (found []string) {
 	}
 	differs("the stack", i.stack.Get(), fresh.stack.Get())
 	differs("the taint", i.tainted(), false)
+	if i.marks != nil {
+		differs("what is marked", i.marks.Get()|i.memory.touched, uint64(0))
+	}
 	return found
 }
 

@@ -75,6 +75,7 @@ type gauge struct {
 	yielded  time.Time
 	calls    int // of functions of the host's
 	lease    lease
+	view     view // of the guest's memory
 }
 
 func (m *Module) gauge(job *beacon.Job) *gauge {
@@ -220,7 +221,8 @@ func (g *gauge) look(now time.Time) {
 const lookEvery = 8
 
 // outside has a library's functions leave the guest's place in the lane to others
-// while they wait, and counts what they do as the guest's time.
+// while they wait, and counts what they do as the guest's time. What they get hold of
+// of the guest's memory is marked.
 func outside(l abi.Library) abi.Library {
 	l.Functions = slices.Clone(l.Functions)
 	for n := range l.Functions {
@@ -230,6 +232,10 @@ func outside(l abi.Library) abi.Library {
 			g, ok := abi.State[*gauge](ctx)
 			if ok {
 				g.calls++
+				if memory != nil && g.view.of != nil {
+					g.view.Memory = memory
+					memory = &g.view
+				}
 			}
 			if !ok || !g.lease.wanted && g.calls%lookEvery != 0 {
 				call(ctx, memory, stack)

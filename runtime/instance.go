@@ -70,7 +70,8 @@ type instance struct {
 	globals            []engine.Global
 	initial            []uint64 // what they are put back to
 	fuel, stack, taint engine.Global
-	depth              uint64 // what stack is put back to
+	marks              engine.Global // nil unless the guest marks what it writes to
+	depth              uint64        // what stack is put back to
 	frame              [1]uint64
 
 	tenant string // "" before the first item
@@ -107,6 +108,9 @@ func (m *Module) instantiate(ctx context.Context, s *state, method snapshot.Meth
 	i.call = i.guest.Function(module.ExportCall)
 	i.fuel, i.stack = i.guest.Global(module.MeterFuel), i.guest.Global(module.MeterStack)
 	i.taint = i.guest.Global(module.ExportTaint)
+	if m.prepared.Granule > 0 {
+		i.marks, i.memory.granule = i.guest.Global(module.ExportMarks), m.prepared.Granule
+	}
 	i.depth = i.stack.Get()
 	i.initial = make([]uint64, 0, len(m.prepared.Globals))
 	for n, g := range m.prepared.Globals {
@@ -141,7 +145,9 @@ func (i *instance) begin(ctx context.Context, tenant string) {
 	}
 	if i.memory != nil {
 		i.memory.begin(ctx)
-		i.state.random.renew(i.memory.Bytes())
+		if i.state.random.renew(i.memory.Bytes()) {
+			i.memory.touched = module.MarksUnknown
+		}
 	}
 }
 
@@ -153,6 +159,7 @@ func (i *instance) refuel(ctx context.Context, g *gauge) error {
 	}
 	if i.memory != nil {
 		i.memory.lease = &g.lease
+		g.view.of = i.memory
 	}
 	i.fuel.Set(uint64(fuel)) //nolint:gosec // not negative
 	return nil
@@ -170,7 +177,7 @@ func (i *instance) restore() error {
 	}
 	if i.memory != nil {
 		size := i.memory.Size()
-		if err := i.memory.Restore(); err != nil {
+		if err := i.restoreMemory(); err != nil {
 			return err
 		}
 		if i.memory.Size() != size && !i.guest.Resized() {
@@ -182,6 +189,19 @@ func (i *instance) restore() error {
 	}
 	i.stack.Set(i.depth)
 	return nil
+}
+
+func (i *instance) restoreMemory() error {
+	if i.marks == nil {
+		return i.memory.Restore()
+	}
+	marks := i.marks.Get() | i.memory.touched
+	i.marks.Set(0)
+	i.memory.touched = 0
+	if i.module.distrust.Load() {
+		return i.memory.Restore()
+	}
+	return i.memory.RestoreMarked(marks, i.memory.granule, module.MarkSlack)
 }
 
 // rest ends an item.
@@ -223,6 +243,11 @@ type guestMemory struct {
 	*snapshot.Memory
 	declared int // pages that the module wants at most, -1 all it can get
 
+	// touched are granules that the host has written to, or may have, if the guest
+	// marks others.
+	touched uint64
+	granule int
+
 	ctx    context.Context //nolint:containedctx // of the item that it works on
 	budget *memoryBudget   // nil where nobody counts
 	lease  *lease          // of the guest
@@ -242,6 +267,34 @@ func (m *guestMemory) begin(ctx context.Context) {
 func (m *guestMemory) short() bool { return m != nil && (m.exceeded || m.starved) }
 
 func (m *guestMemory) rest() { m.ctx, m.budget, m.lease = nil, nil, nil }
+
+// touch marks what the host gets hold of.
+func (m *guestMemory) touch(offset, size uint32) {
+	if m.granule == 0 || size == 0 {
+		return
+	}
+	first, last := int(offset)/m.granule, (int(offset)+int(size)-1)/m.granule
+	if last >= 64 {
+		m.touched = module.MarksUnknown
+		return
+	}
+	m.touched |= (1<<(last-first+1) - 1) << first
+}
+
+// A view is a guest's memory as functions of the host see it. What they read they may
+// have written to.
+type view struct {
+	abi.Memory
+	of *guestMemory // nil while nobody wants to know
+}
+
+func (v *view) Read(offset, size uint32) ([]byte, bool) {
+	b, ok := v.Memory.Read(offset, size)
+	if ok {
+		v.of.touch(offset, size)
+	}
+	return b, ok
+}
 
 // Grow is asked for the new size when the guest grows its memory.
 func (m *guestMemory) Grow(size int) bool {

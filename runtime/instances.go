@@ -3,6 +3,8 @@ package runtime
 import (
 	"context"
 	"time"
+
+	"github.com/ultravisor/beacon/runtime/snapshot"
 )
 
 // Instances say how a module's items get their instances.
@@ -18,9 +20,10 @@ type Instances struct {
 	Memory int64
 	// Took is how long the initialisation took, with its warm-up.
 	Took time.Duration
-	// Method is how memory is put back: scan, pagemap, discard or compare. Timings
-	// are what that took in each way, with the pages that the first item wrote to;
-	// nil before there was one.
+	// Method is how memory is put back: mark if the guest marks what it writes to, else,
+	// and if it does not tell, track, scan, pagemap, discard or compare. Timings are what
+	// that took in each way but mark, with the pages that the first item wrote to; nil
+	// before there was one.
 	Method  string
 	Timings map[string]time.Duration
 	// Taints is true if the module has instructions that change tables or drop
@@ -80,6 +83,8 @@ func (p *pool) instances(s *state) Instances {
 	}
 	if s.image == nil {
 		i.Method = ""
+	} else if granule := p.module.prepared.Granule; !p.module.distrust.Load() && snapshot.Markable(s.image.Size(), granule) {
+		i.Method = "mark"
 	}
 	for _, t := range p.timings {
 		if i.Timings == nil {

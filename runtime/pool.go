@@ -94,7 +94,6 @@ type pool struct {
 	// measured with the pages that an item writes to.
 	method   snapshot.Method
 	measured bool
-	distrust bool // the system has not told the truth: compare
 	timings  []snapshot.Timing
 	stats    PoolStats
 }
@@ -354,7 +353,8 @@ func (p *pool) restored(i *instance) bool {
 		p.module.log.Error("from now on all of a memory is compared", "module", p.module.name, "err", err)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.method, p.distrust = snapshot.Compare, true
+		p.method = snapshot.Compare
+		p.module.distrust.Store(true)
 	}
 	return err == nil
 }
@@ -381,7 +381,7 @@ func (p *pool) measure(i *instance) {
 		p.module.note(errors.Join(err, s.release()))
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.timings = timings; !p.distrust {
+		if p.timings = timings; !p.module.distrust.Load() {
 			p.method = method
 		}
 	})

@@ -42,6 +42,7 @@ type record struct {
 	Entries  map[string]int32
 	Globals  []module.MutableGlobal
 	Taints   bool
+	Granule  int
 	Manifest []byte
 	Values   []uint64 // of Globals; null for what they begin with
 	Flags    []uint16
@@ -135,7 +136,7 @@ func (m *Module) recall() bool {
 	}
 	m.prepared = &module.Prepared{
 		Rewritten: module.Rewritten{Binary: r.Binary, Facts: kept.Facts},
-		Entries:   kept.Entries, Globals: kept.Globals, Taints: kept.Taints, Lasting: kept.Lasting,
+		Entries:   kept.Entries, Globals: kept.Globals, Taints: kept.Taints, Granule: kept.Granule, Lasting: kept.Lasting,
 	}
 	m.facts, m.base, m.rawManifest, m.unready = kept.Facts, s, kept.Manifest, kept.Unready
 	m.hasLines = kept.Lines
@@ -199,7 +200,7 @@ func (m *Module) remember(s *state) error {
 	r.Size = int(s.size())
 	r.Meta, err = json.Marshal(record{
 		Facts: m.facts, Lasting: m.prepared.Lasting, Lines: m.hasLines, Entries: m.prepared.Entries, Globals: m.prepared.Globals,
-		Taints: m.prepared.Taints, Manifest: m.rawManifest, Initialized: s.initialized,
+		Taints: m.prepared.Taints, Granule: m.prepared.Granule, Manifest: m.rawManifest, Initialized: s.initialized,
 		Values: s.globals, Flags: s.flags, Random: s.random.states, Cheap: s.random.cheap,
 		Renewal: s.renewal, WarmedUp: s.warmedUp, Took: s.took, Taken: s.taken, Compiled: m.compiled, Unready: m.unready,
 	})

@@ -134,7 +134,7 @@ func (g goRandom) within(size int) bool {
 
 // renew gives the generators new seeds, and has them make new numbers before
 // they give the next one.
-func (g goRandom) renew(memory []byte) {
+func (g goRandom) renew(memory []byte) (renewed bool) {
 	for _, at := range g.states {
 		_, _ = rand.Read(memory[at+goSeed : at+goUsed]) // never fails
 		binary.LittleEndian.PutUint32(memory[at+goUsed:], goNumbers)
@@ -145,6 +145,7 @@ func (g goRandom) renew(memory []byte) {
 		_, _ = rand.Read(memory[g.cheap : g.cheap+8])
 		memory[g.cheap] |= 1 // all zeros would stay so
 	}
+	return len(g.states) > 0 || g.cheap > 0
 }
 
 // A randomTap is the host's random source, and keeps the first bytes that were

@@ -46,6 +46,7 @@ type Module struct {
 
 	engine   engine.Engine
 	lane     *lane
+	distrust atomic.Bool  // a memory was not as its image: nobody is believed any more
 	slow     atomic.Int64 // the slice that guests begin with, of modules whose units take long; else 0
 	code     engine.Code
 	prepared *module.Prepared

@@ -91,6 +91,8 @@ type restorableInstance struct {
 	globals    []engine.Global
 	fuel       engine.Global
 	taint      engine.Global
+	marks      engine.Global
+	touched    uint64 // by the host, as marks
 	alloc, run engine.Function
 	stack      [2]uint64
 }
@@ -106,6 +108,7 @@ func (g *restorable) instance() (*restorableInstance, error) {
 	}
 	i := &restorableInstance{
 		of: g, guest: guest, memory: memory, fuel: guest.Global(module.MeterFuel), taint: guest.Global(module.ExportTaint),
+		marks: guest.Global(module.ExportMarks),
 		alloc: guest.Function("alloc"), run: guest.Function("run"),
 	}
 	for n, global := range g.prepared.Globals {
@@ -123,7 +126,7 @@ func (i *restorableInstance) restore() error {
 		return errors.New("it cannot be put back")
 	}
 	size := i.memory.Size()
-	if err := i.memory.Restore(); err != nil {
+	if err := i.restoreMemory(); err != nil {
 		return err
 	}
 	if i.memory.Size() != size && !i.guest.Resized() {
@@ -136,6 +139,16 @@ func (i *restorableInstance) restore() error {
 	return nil
 }
 
+func (i *restorableInstance) restoreMemory() error {
+	if i.marks == nil {
+		return i.memory.Restore()
+	}
+	marks := i.marks.Get() | i.touched
+	i.marks.Set(0)
+	i.touched = 0
+	return i.memory.RestoreMarked(marks, i.of.prepared.Granule, module.MarkSlack)
+}
+
 func (i *restorableInstance) item(ctx context.Context, out []byte) ([]byte, error) {
 	i.stack[0] = uint64(len(input))
 	if err := i.alloc.Call(ctx, i.stack[:]); err != nil {
@@ -144,6 +157,11 @@ func (i *restorableInstance) item(ctx context.Context, out []byte) ([]byte, erro
 	p := int(uint32(i.stack[0]))
 	if memory := i.memory.Bytes(); p+len(input) > len(memory) || copy(memory[p:], input) < len(input) {
 		return out, errors.New("alloc returned nonsense")
+	}
+	if granule := i.of.prepared.Granule; granule > 0 {
+		for at := p; at < p+len(input)+granule; at += granule {
+			i.touched |= 1 << (min(at, p+len(input)-1) / granule)
+		}
 	}
 	i.stack[0], i.stack[1] = uint64(p), uint64(len(input))
 	if err := i.run.Call(ctx, i.stack[:]); err != nil {

@@ -35,6 +35,8 @@ const (
 	editVisit                      // insert: a visit to the host, whatever the fuel is
 	editReturn                     // replace: leave the block that the function is put into; value is its label
 	editTailCall                   // insert: the stack is given back, before a call that ends the function
+	editStore                      // insert: the address of a store is kept, whose value is of type value
+	editMark                       // insert: mark where that store, at offset value, has written to
 	editTaint                      // insert: mark that a table or segment changes
 )
 
@@ -54,6 +56,9 @@ type body struct {
 	weights []int
 	// variables are all local variables.
 	variables []ValueType
+	// kept are variables that are added behind those: the type of each. The first has
+	// an address, the others values, one for each type.
+	kept []ValueType
 	// costs are what segments charge, by place, if the module is profiled.
 	costs []Cost
 }
@@ -153,7 +158,7 @@ func (p *parser) function(r *reader, signature Signature) body {
 	c := &code{p: p, r: r, locals: locals, stack: p.room.stack[:0], segment: -1}
 	c.body = body{
 		locals: r.buf[begin:r.at], results: signature.Results, at: r.at + r.base - p.codeAt,
-		edits: p.room.edits[:0], weights: append(p.room.weights[:0], 1), variables: locals,
+		edits: p.room.edits[:0], kept: p.room.kept[:0], weights: append(p.room.weights[:0], 1), variables: locals,
 	}
 	c.blocks = append(p.room.blocks[:0], block{op: opEnd, results: signature.Results})
 	c.begin = r.at
@@ -174,7 +179,7 @@ func (p *parser) function(r *reader, signature Signature) body {
 		fail(start, "too many functions with many blocks and branches: the sum of their squares is more than %d", p.limits.Work)
 	}
 	c.body.code = r.buf[c.begin:r.at]
-	p.room = room{locals, c.stack, c.blocks, c.body.edits, c.body.weights}
+	p.room = room{locals, c.stack, c.blocks, c.body.edits, c.body.weights, c.body.kept}
 	return c.body
 }
 
@@ -193,6 +198,7 @@ type room struct {
 	blocks        []block
 	edits         []edit
 	weights       []int
+	kept          []ValueType
 }
 
 func (c *code) here() int { return c.r.at - c.begin }
@@ -307,7 +313,10 @@ func (c *code) instruction() {
 		c.spend(cost(op), weight(op))
 	}
 	if s := &plainShapes[op]; s.known {
-		c.plain(op, at)
+		offset := c.plain(op, at)
+		if op >= opStore && op <= opStoreLast {
+			c.store(at, s.params[1], offset)
+		}
 		c.shape(*s)
 		return
 	}
@@ -413,7 +422,7 @@ func (c *code) instruction() {
 	case opMisc:
 		c.misc(at)
 	case opVector:
-		c.vector(start)
+		c.vector(at, start)
 	case opAtomic:
 		fail(start, "instruction of the threads proposal; threads are not offered")
 	case 0x06, 0x07, 0x08, 0x09, 0x0a, 0x18, 0x19, 0x1f:
@@ -427,11 +436,12 @@ func (c *code) instruction() {
 	}
 }
 
-// plain reads the operands of an instruction whose types are always the same.
-func (c *code) plain(op byte, at int) {
+// plain reads the operands of an instruction whose types are always the same, and
+// returns the offset of one that accesses memory.
+func (c *code) plain(op byte, at int) (offset int) {
 	switch {
 	case op < opMemorySize:
-		c.memoryArgument(int(alignments[op-opLoad]))
+		offset = c.memoryArgument(int(alignments[op-opLoad]))
 	case op <= opMemoryGrow:
 		c.memoryIndex()
 		if op == opMemoryGrow {
@@ -447,6 +457,7 @@ func (c *code) plain(op byte, at int) {
 	case op == opF64Const:
 		c.r.bytes(8)
 	}
+	return offset
 }
 
 // blockType reads what a block takes and leaves.
@@ -745,15 +756,16 @@ func inRegisters(s Signature) bool {
 	return true
 }
 
-func (c *code) memoryArgument(natural int) {
+func (c *code) memoryArgument(natural int) (offset int) {
 	start := c.r.position()
 	if align := c.r.u32(); align > natural {
 		fail(start, "memory access with alignment %d, at most %d is possible", align, natural)
 	}
-	c.r.u32()
+	offset = c.r.u32()
 	if c.p.memories == 0 {
 		fail(start, "memory access in a module without memory")
 	}
+	return offset
 }
 
 func (c *code) memoryIndex() {
@@ -859,7 +871,7 @@ func (c *code) misc(at int) {
 	c.shape(miscShapes[op])
 }
 
-func (c *code) vector(start int) {
+func (c *code) vector(at, start int) {
 	r := c.r
 	// wazero reads these numbers as one byte, whatever they are. It gets along
 	// with the second byte of the proper form of the upper half, 1, since that
@@ -879,7 +891,9 @@ func (c *code) vector(start int) {
 		}
 	}
 	switch {
-	case op <= vectorStore || op >= vectorLoadZero && op <= vectorZeroLast:
+	case op == vectorStore:
+		c.store(at, V128, c.memoryArgument(vectorAlignment(op)))
+	case op < vectorStore || op >= vectorLoadZero && op <= vectorZeroLast:
 		c.memoryArgument(vectorAlignment(op))
 	case op == vectorConst:
 		r.bytes(16)
@@ -890,8 +904,11 @@ func (c *code) vector(start int) {
 	case op >= vectorLane && op <= vectorLaneLast:
 		lane(lanes(op))
 	case op >= vectorLoadLane && op <= vectorLaneEnd:
-		c.memoryArgument(vectorAlignment(op))
+		offset := c.memoryArgument(vectorAlignment(op))
 		lane(lanes(op))
+		if op >= vectorStoreLane {
+			c.store(at, V128, offset)
+		}
 	}
 	c.shape(vectorShapes[op])
 }

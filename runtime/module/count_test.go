@@ -2,7 +2,6 @@ package module_test
 
 import (
 	"context"
-	"math/rand/v2"
 	"os"
 	"testing"
 
@@ -35,7 +34,7 @@ func TestExactPrograms(t *testing.T) {
 	}
 	options := module.Options{Limits: module.Limits{Size: 8 << 20}, Grade: module.Exact}
 	for seed := range programs {
-		p := &program{Rand: rand.New(rand.NewPCG(seed, 2))}
+		p := newProgram(seed, 2)
 		binary := p.module()
 		merged, err := module.Rewrite(binary, options)
 		require.NoError(t, err)

@@ -485,7 +485,7 @@ func (w *writer) function(n int, f body) {
 }
 
 func (w *writer) body(b []byte, n int, f body) []byte {
-	b = append(b, f.locals...)
+	b = w.declared(b, f)
 	w.current = w.p.imported + n
 	if !w.p.plan.checked[n] {
 		return w.marked(b, f)
@@ -635,6 +635,10 @@ func (w *writer) edited(b []byte, f body, frame int) []byte {
 			}
 		case editTailCall:
 			b = w.push(w.leave(b), frame)
+		case editStore:
+			b = w.keep(b, f, e.value)
+		case editMark:
+			b = w.markStore(b, f, e.value)
 		case editTaint:
 			b = w.markTaint(b)
 		}
@@ -835,7 +839,7 @@ func (w *writer) fillHelper(b []byte) []byte {
 	if w.p.memories == 0 {
 		return append(b, opEnd)
 	}
-	b = w.pieces(b, fillInstruction, 0)
+	b = w.pieces(w.markRange(b), fillInstruction, 0)
 	b = while(b)
 	b = w.step(b)
 	b = append(b, opLocalGet, 0, opLocalGet, 1)
@@ -856,7 +860,7 @@ func (w *writer) initHelper(b []byte, segment int) []byte {
 		length = w.p.lengths[segment]
 	}
 	op := append(number([]byte{opMisc, miscMemoryInit}, segment), 0)
-	b = append(b, 0)
+	b = w.markRange(append(b, 0))
 	b = append(b, opLocalGet, 2)
 	b = signed(append(b, opI32Const), chunk)
 	b = append(b, 0x4d)               // i32.le_u
@@ -884,7 +888,7 @@ func (w *writer) copyHelper(b []byte) []byte {
 	if w.p.memories == 0 {
 		return append(b, opEnd)
 	}
-	b = w.pieces(b, copyInstruction, 0, 1)
+	b = w.pieces(w.markRange(b), copyInstruction, 0, 1)
 	// The ranges may overlap: what would be overwritten is read first.
 	b = append(b, opLocalGet, 0, opLocalGet, 1, 0x4d, opIf, 0x40) // i32.le_u
 	b = while(b)

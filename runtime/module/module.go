@@ -330,6 +330,7 @@ type parser struct {
 	loops     int  // in all functions
 	work      int  // of the engine, in all functions
 	cold      int  // what loops add for savers, in bytes
+	power     int  // of a granule's size, if what is written to is marked; else 0
 	switches  int  // switching loops in all functions, and which of them, in order, can be charged for where they are repeated
 	plain     []bool
 	lengths   []int         // of the data segments
@@ -664,6 +665,7 @@ func (p *parser) calls(f int) int {
 // second reads the code again, after all of the module is found to be sound, and
 // has the writer rewrite it.
 func (p *parser) second() {
+	p.power = p.granule()
 	p.plan = p.survey.plan(func(f int) bool { return p.referred[p.imported+f] })
 	p.writer = newWriter(p)
 	p.loops, p.targets, p.work, p.cold, p.switches = 0, 0, 0, 0, 0

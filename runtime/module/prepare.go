@@ -40,6 +40,9 @@ type Prepared struct {
 	Data []Segment
 	// Taints is true if there is an ExportTaint.
 	Taints bool
+	// Granule is the size in bytes of the granules of memory that the guest marks when it
+	// writes to them, in ExportMarks; 0 if it does not.
+	Granule int
 	// Lasting says what of the module's state cannot be put back, "" if all can,
 	// apart from what ExportTaint tells.
 	Lasting string
@@ -72,7 +75,7 @@ func Prepare(binary []byte, options Options, entries ...string) (*Prepared, erro
 	}
 	return &Prepared{
 		Rewritten: *p.writer.rewritten(),
-		Entries:   prepare.numbers, Globals: prepare.globals,
+		Entries:   prepare.numbers, Globals: prepare.globals, Granule: p.granuleBytes(),
 		Data: prepare.data, Taints: prepare.taints, Lasting: prepare.lasting,
 	}, nil
 }
@@ -187,18 +190,32 @@ func (w *writer) addedFunctions() int {
 	return 1
 }
 
-func (w *writer) addedGlobals() int {
-	if w.prepare == nil || !w.prepare.taints {
-		return 0
+// marks is the index of ExportMarks, after the mark.
+func (w *writer) marks() int {
+	if w.prepare.taints {
+		return w.taint() + 1
 	}
-	return 1
+	return w.taint()
+}
+
+func (w *writer) addedGlobals() (n int) {
+	if w.prepare != nil && w.prepare.taints {
+		n++
+	}
+	if w.p.power > 0 {
+		n++
+	}
+	return n
 }
 
 func (w *writer) addGlobals(b []byte) []byte {
-	if w.addedGlobals() == 0 {
-		return b
+	if w.prepare != nil && w.prepare.taints {
+		b = append(b, byte(I32), 1, opI32Const, 0, opEnd)
 	}
-	return append(b, byte(I32), 1, opI32Const, 0, opEnd)
+	if w.p.power > 0 {
+		b = append(b, byte(I64), 1, opI64Const, 0, opEnd)
+	}
+	return b
 }
 
 func (w *writer) addedExports() (n int, b []byte) {
@@ -212,6 +229,9 @@ func (w *writer) addedExports() (n int, b []byte) {
 	add(ExportCall, Function, w.door())
 	if w.prepare.taints {
 		add(ExportTaint, Global, w.taint())
+	}
+	if w.p.power > 0 {
+		add(ExportMarks, Global, w.marks())
 	}
 	for i, g := range w.prepare.globals {
 		add(g.Export, Global, w.prepare.indices[i])
@@ -264,4 +284,12 @@ func (w *writer) dataSection() []byte {
 		b = append(b, s.bytes...)
 	}
 	return b
+}
+
+// granuleBytes is the size of a granule, 0 if none are marked.
+func (p *parser) granuleBytes() int {
+	if p.power == 0 {
+		return 0
+	}
+	return 1 << p.power
 }

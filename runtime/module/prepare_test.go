@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"testing"
 
@@ -24,7 +23,7 @@ type prepared struct {
 	image *snapshot.Image
 }
 
-func prepare(ctx context.Context, t *testing.T, binary []byte, options module.Options, entries ...string) *prepared {
+func prepare(ctx context.Context, t testing.TB, binary []byte, options module.Options, entries ...string) *prepared {
 	t.Helper()
 	p, err := module.Prepare(binary, options, entries...)
 	require.NoError(t, err)
@@ -53,9 +52,11 @@ type instance struct {
 	globals []engine.Global
 	initial []uint64
 	taint   engine.Global
+	marks   engine.Global
+	granule int
 }
 
-func (p *prepared) instance(ctx context.Context, t *testing.T) *instance {
+func (p *prepared) instance(ctx context.Context, t testing.TB) *instance {
 	t.Helper()
 	most := p.Facts.MemoryMax
 	if most < 0 {
@@ -65,7 +66,8 @@ func (p *prepared) instance(ctx context.Context, t *testing.T) *instance {
 	require.NoError(t, err)
 	guest, err := p.code.Instantiate(ctx, memory)
 	require.NoError(t, err)
-	i := &instance{Instance: guest, memory: memory, taint: guest.Global(module.ExportTaint)}
+	i := &instance{Instance: guest, memory: memory, taint: guest.Global(module.ExportTaint), marks: guest.Global(module.ExportMarks), granule: p.Granule}
+	require.Equal(t, p.Granule > 0, i.marks != nil)
 	require.Equal(t, p.Taints, i.taint != nil)
 	names := []string{module.MeterFuel, module.MeterStack}
 	for _, g := range p.Globals {
@@ -86,7 +88,13 @@ func (i *instance) putBack(t *testing.T) bool {
 		return false
 	}
 	size := i.memory.Size()
-	require.NoError(t, i.memory.Restore())
+	if i.marks == nil {
+		require.NoError(t, i.memory.Restore())
+	} else {
+		require.NoError(t, i.memory.RestoreMarked(i.marks.Get(), i.granule, module.MarkSlack))
+		i.marks.Set(0)
+	}
+	require.Empty(t, i.memory.Changed())
 	if i.memory.Size() != size {
 		require.True(t, i.Resized())
 	}
@@ -96,7 +104,7 @@ func (i *instance) putBack(t *testing.T) bool {
 	return true
 }
 
-func (i *instance) close(t *testing.T) {
+func (i *instance) close(t testing.TB) {
 	t.Helper()
 	require.NoError(t, i.Close(context.Background()))
 	require.NoError(t, i.memory.Close())
@@ -110,9 +118,12 @@ func TestRestoredPrograms(t *testing.T) {
 	if testing.Short() {
 		programs = 20
 	}
-	restored, tainted := 0, 0
+	restored, tainted, marked := 0, 0, 0
 	for seed := range programs {
-		p := &program{Rand: rand.New(rand.NewPCG(seed, 2))}
+		p := newProgram(seed, 2)
+		if seed >= programs/2 {
+			p = newSmallProgram(seed, 2)
+		}
 		binary := p.module()
 		plain := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features))
 		want, wantMemory := run(t, plain, binary)
@@ -135,8 +146,12 @@ func TestRestoredPrograms(t *testing.T) {
 			}
 			require.Equal(t, want, outcome, "seed %d", seed)
 			require.True(t, bytes.Equal(wantMemory, i.memory.Bytes()), "memory, seed %d", seed)
+			known := i.marks != nil && i.marks.Get() != module.MarksUnknown && i.memory.Size() == p.pages*module.PageSize
 			if err == nil && i.putBack(t) {
 				restored++
+				if known {
+					marked++
+				}
 				continue
 			}
 			tainted++
@@ -145,7 +160,8 @@ func TestRestoredPrograms(t *testing.T) {
 		}
 		i.close(t)
 	}
-	t.Logf("%d restored, %d made anew", restored, tainted)
+	t.Logf("%d restored, %d of them by marks, %d made anew", restored, marked, tainted)
+	require.Greater(t, marked, 10)
 	require.Greater(t, restored, 20)
 	require.Greater(t, tainted, 20)
 }

@@ -24,6 +24,19 @@ type program struct {
 	jumps  []func() // of switching loops, to go to one of its places
 	loops  int
 	number int // of the function
+	pages  int // of memory
+}
+
+// newProgram makes programs with a lot of memory, newSmallProgram with at most four
+// pages, as those have that mark what they write to.
+func newProgram(seed, stream uint64) *program {
+	return &program{Rand: rand.New(rand.NewPCG(seed, stream)), pages: programPages}
+}
+
+func newSmallProgram(seed, stream uint64) *program {
+	p := newProgram(seed, stream)
+	p.pages = 1 + p.IntN(4)
+	return p
 }
 
 const (
@@ -45,7 +58,7 @@ func (p *program) module() []byte {
 	out := header + section(1, "\x03"+two+"\x60\x01\x7f\x02\x7f\x7e"+"\x60\x00\x00")
 	out += section(3, "\x05\x00\x00\x00\x00\x00")
 	out += section(4, "\x02\x70\x00\x08\x6f\x01\x04\x20")
-	out += section(5, "\x01\x01"+leb(programPages)+leb(programPages+8))
+	out += section(5, "\x01\x01"+leb(uint64(p.pages))+leb(uint64(p.pages)+8))
 	out += section(6, "\x03\x7f\x01\x41\x05\x0b\x7e\x01\x42\x07\x0b\x7f\x01\x41\xe8\x07\x0b") // 5, 7, 1000
 	out += section(7, "\x05\x04main\x00\x04\x06memory\x02\x00\x01a\x03\x00\x01b\x03\x01\x01c\x03\x02")
 	out += section(9, "\x02\x00\x41\x00\x0b\x03\x00\x01\x02\x01\x00\x02\x01\x00") // active at 0, and passive
@@ -189,6 +202,11 @@ func (p *program) value(depth int) {
 func (p *program) address(depth int) {
 	p.value(depth)
 	if p.IntN(200) > 0 {
+		if p.pages < programPages { // the ends of granules, too
+			p.constant(int32(p.pages*module.PageSize) - 400)
+			p.op("\x70") // rem_u
+			return
+		}
 		p.constant(programPages*module.PageSize/2 - 1)
 		p.op("\x71")
 	}
@@ -196,10 +214,18 @@ func (p *program) address(depth int) {
 
 // place and length leave numbers around the borders of pieces.
 func (p *program) place() {
+	if p.pages < programPages {
+		p.constant(p.Int32N(int32(p.pages*module.PageSize) - p.pick(1, 5000)))
+		return
+	}
 	p.constant(p.pick(p.Int32N(100), p.Int32N(3<<20), 1<<20, 1<<20+p.Int32N(3)))
 }
 
 func (p *program) length() {
+	if p.pages < programPages {
+		p.constant(p.pick(0, p.Int32N(100), 1024, 1025, 2048, 4096, p.Int32N(5000)))
+		return
+	}
 	n := p.pick(0, p.Int32N(100), 1<<20-1, 1<<20, 1<<20+1, p.Int32N(5<<19), 2<<20, 2<<20+5)
 	if p.IntN(60) == 0 {
 		n = p.pick(6<<20, -1, -1<<20)
@@ -214,6 +240,9 @@ func (p *program) statement(depth int) {
 	if depth >= nesting {
 		kind = p.IntN(4)
 	}
+	if p.pages < programPages && (kind == 15 || kind == 16) && p.IntN(10) > 0 {
+		kind = 2 // what taints leaves nothing to be put back
+	}
 	switch kind {
 	case 0, 1:
 		p.value(1)
@@ -224,7 +253,16 @@ func (p *program) statement(depth int) {
 	case 2: // store
 		p.address(1)
 		p.value(1)
-		p.op([]string{"\x36\x02", "\x3a\x00", "\x3b\x01"}[p.IntN(3)] + leb(p.Uint64N(100)))
+		// i32, i64, f32, f64, of vectors all and a lane
+		p.op([]string{
+			"\x36\x02", "\x3a\x00", "\x3b\x01", "\xac\x37\x00", "\xac\x3c\x00", "\xac\x3d\x01", "\xac\x3e\x00", "\xb2\x38\x00", "\xb7\x39\x03",
+			"\xfd\x11\xfd\x0b\x00", "\xfd\x11\xfd\x58\x00", "\xfd\x11\xfd\x5b\x00",
+		}[p.IntN(12)])
+		lane := strings.HasSuffix(p.b.String(), "\xfd\x58\x00") || strings.HasSuffix(p.b.String(), "\xfd\x5b\x00")
+		p.op(leb(p.Uint64N(100)))
+		if lane {
+			p.op("\x01")
+		}
 	case 3: // arithmetic of 64 bits
 		p.op("\x23\x01")
 		p.value(1)
@@ -448,8 +486,7 @@ func run(t *testing.T, engine wazero.Runtime, binary []byte) (outcome string, me
 
 // compare runs a program as it is and in both grades, which must be the same.
 func compare(ctx context.Context, t *testing.T, seed, stream uint64) (outcome string, refills int) {
-	p := &program{Rand: rand.New(rand.NewPCG(seed, stream))}
-	binary := p.module()
+	binary := newProgram(seed, stream).module()
 	engine := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(features))
 	defer engine.Close(ctx)
 	count := offerFuel(ctx, t, engine, 1+seed%100)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"math/bits"
 )
 
 // A Method is a way to put a memory back to its image. All have the same effect
@@ -70,6 +72,8 @@ type Memory struct {
 	max          int
 	own          int
 	restored     uint // how often
+	// marked are marks of RestoreMarked since the memory was made or cooled.
+	marked uint64
 	// tracked is where the part of the memory ends in which the kernel marks pages.
 	tracked int
 }
@@ -152,19 +156,49 @@ func (m *Memory) Restore() error {
 	if err != nil {
 		return fmt.Errorf("restore a memory (%s): %w", m.method, err)
 	}
+	if m.method == Compare { // which sees for itself
+		m.restored++
+		return nil
+	}
+	return m.verify()
+}
+
+// Markable reports whether there are enough marks for a memory of that size.
+func Markable(size, granule int) bool { return size <= 64*granule }
+
+// RestoreMarked is Restore for a memory of which somebody has marked what was written
+// to since the last time: one bit for each granule of so many bytes, behind which as
+// many bytes more may have been written to as slack says. The marks are of no use, and
+// Restore is what is done, when all are set, the memory has grown, or it has more
+// granules than there are bits.
+func (m *Memory) RestoreMarked(marks uint64, granule, slack int) error {
+	if marks == math.MaxUint64 || m.size != m.image.size || !Markable(m.size, granule) {
+		return m.Restore()
+	}
+	m.marked |= marks
+	m.own = max(m.own, min(bits.OnesCount64(m.marked)*granule, m.size))
+	b := m.space.bytes(m.size)
+	for marks != 0 {
+		first := bits.TrailingZeros64(marks)
+		n := bits.TrailingZeros64(^(marks >> first))
+		marks &^= (1<<n - 1) << first
+		if from, to := first*granule, min((first+n)*granule+slack, m.size); from < to {
+			copy(b[from:to], m.image.bytes[from:to])
+		}
+	}
 	return m.verify()
 }
 
 const (
-	// verifyEvery so many times, and the first time, what the kernel said of a
-	// memory is checked.
+	// verifyEvery so many times, and the first time, what the kernel or the guest said
+	// of a memory is checked.
 	verifyEvery = 1024
 	// verifyMost is how large a memory may be that is checked after the first time.
 	verifyMost = 16 << 20
 )
 
 // ErrNotRestored is an error of Restore: the memory is not as its image is,
-// although the system said so.
+// although the system, or what its guest has marked, said so.
 var ErrNotRestored = errors.New("the memory is not as its image")
 
 // verify looks at the whole memory now and then: a system that only looks like
@@ -172,11 +206,11 @@ var ErrNotRestored = errors.New("the memory is not as its image")
 func (m *Memory) verify() error {
 	n := m.restored
 	m.restored++
-	if m.method == Compare || n%verifyEvery != 0 || n > 0 && m.usable > verifyMost {
+	if n%verifyEvery != 0 || n > 0 && m.usable > verifyMost {
 		return nil
 	}
 	if pages := m.Changed(); len(pages) > 0 {
-		return fmt.Errorf("%w: %d pages differ after method %s", ErrNotRestored, len(pages), m.method)
+		return fmt.Errorf("%w: %d pages differ, method %s", ErrNotRestored, len(pages), m.method)
 	}
 	return nil
 }
@@ -194,7 +228,7 @@ func (m *Memory) Cool() error {
 	if err != nil {
 		return fmt.Errorf("cool a memory: %w", err)
 	}
-	m.own = 0
+	m.own, m.marked = 0, 0
 	return nil
 }
 

@@ -280,3 +280,50 @@ func TestKernelWrites(t *testing.T) {
 		}
 	})
 }
+
+// Of a memory whose guest marks what it writes to nothing is asked: what is marked goes
+// back to the image, and what is behind it, as far as a store may reach.
+func TestRestoreMarked(t *testing.T) {
+	const slack = 15
+	all(t, func(t *testing.T, method snapshot.Method) {
+		for seed := range uint64(20) {
+			random := rand.New(rand.NewPCG(seed, 5))
+			granule := 1024 << random.IntN(3)
+			i, content := image(t, (1+random.IntN(64*granule/65536+1)%4)*65536/4)
+			m := memory(t, i, 1<<20, method)
+			for range 10 {
+				marks := uint64(0)
+				for range random.IntN(10) {
+					at := random.IntN(i.Size() - 20)
+					marks |= 1 << (at / granule)
+					for n := range 1 + random.IntN(slack+1) {
+						m.Bytes()[at+n]++
+					}
+				}
+				if i.Size() > 64*granule { // they mean nothing then
+					marks = random.Uint64()
+				}
+				switch random.IntN(5) {
+				case 0:
+					marks = 1<<64 - 1
+					m.Bytes()[random.IntN(i.Size())]++
+				case 1:
+					require.True(t, m.Grow(i.Size()+65536))
+					m.Bytes()[i.Size()]++
+					marks = 0
+				}
+				require.NoError(t, m.RestoreMarked(marks, granule, slack))
+				require.True(t, bytes.Equal(content, m.Bytes()))
+				require.Empty(t, m.Changed())
+			}
+		}
+	})
+}
+
+// Marks that lie are noticed, at least the first time.
+func TestRestoreMarkedWrongly(t *testing.T) {
+	i, _ := image(t, 65536)
+	m := memory(t, i, 65536, i.Methods()[0])
+	m.Bytes()[5000]++
+	require.ErrorIs(t, m.RestoreMarked(1, 1024, 15), snapshot.ErrNotRestored)
+}
