@@ -337,6 +337,11 @@ func TestHandles(t *testing.T) {
 	answers["/b"] <- struct{}{}
 	require.Equal(t, 1, wait(-1, a, b))
 	require.Equal(t, 1, wait(-1, a, b), "its head stays what is waited for until http_wait has seen it")
+	for _, early := range []uint32{
+		g.call("http_read", b, buffer, 10, cell), g.call("http_response", b, buffer, 10, cell), g.call("http_header", b, value, 1, buffer, 10, cell),
+	} {
+		require.Equal(t, notNow, early, "it is there, but nobody has waited for it")
+	}
 	require.Equal(t, ok, g.call("http_wait", b, cell))
 	require.Equal(t, 2, wait(0, a, b), "its body is not there")
 	close(answers["/b"])
@@ -530,9 +535,13 @@ func TestCallsThatDoNotWork(t *testing.T) {
 		return beacon.Result{Outputs: beacon.Outputs{"F": func() {}}}, nil
 	}}})
 	k := g.begin(`{}`)
+	at, n := g.put(value, string([]byte{byte(k), 0, 0, 0}))
+	require.Equal(t, ok, g.call("handle_wait", at, n, 1<<30, cell))
+	require.Equal(t, notNow, g.call("call_result", k, buffer, 10, cell), "it is there, but nobody has waited for it")
+	require.Equal(t, notNow, g.call("call_output", k, at, n, buffer, 10, cell))
 	require.Equal(t, ok, g.call("call_wait", k))
 	require.Equal(t, ioError, g.call("call_result", k, buffer, 10, cell))
-	at, n := g.put(name, "F")
+	at, n = g.put(name, "F")
 	require.Equal(t, ioError, g.call("call_output", k, at, n, buffer, 10, cell))
 }
 

@@ -24,6 +24,7 @@ type call struct {
 	ended  chan struct{}
 	result beacon.Result // valid once ended
 	err    error         // the same
+	waited bool          // call_wait has returned
 	kept   *messages     // nil unless progress is kept
 	held   *atomic.Int64 // the item's
 	size   int64         // of the result, as far as it is held
@@ -236,21 +237,20 @@ func callWait(i *Item, c *abi.Call) abi.Errno {
 		return badDescriptor
 	}
 	await(c.Ctx, k.ended)
+	k.waited = true
 	return i.deny(k.err)
 }
 
-// endedCall finds a call whose result is there.
+// endedCall finds a call that the guest has waited for.
 func endedCall(i *Item, c *abi.Call) (*call, abi.Errno) {
 	k, found := handleOf[*call](i, c, 0)
 	if !found {
 		return nil, badDescriptor
 	}
-	select {
-	case <-k.ended:
-		return k, ok
-	default:
+	if !k.waited {
 		return nil, notNow
 	}
+	return k, ok
 }
 
 func callResult(i *Item, c *abi.Call) abi.Errno {

@@ -35,7 +35,7 @@ type exchange struct {
 	answered chan struct{}
 	response *Response // valid once answered
 	err      error     // the same
-	waited   bool      // the guest has seen the response's head
+	waited   bool      // http_wait has returned, which it does when the response is there
 	ahead    *ahead    // nil unless the guest has waited for the body
 }
 
@@ -304,13 +304,14 @@ func httpWait(i *Item, c *abi.Call) abi.Errno {
 	return ok
 }
 
-// answeredExchange finds an exchange whose response is there.
+// answeredExchange finds an exchange whose response the guest has waited for. That
+// it is there is not enough: what a guest finds must not depend on who is faster.
 func answeredExchange(i *Item, c *abi.Call) (*exchange, abi.Errno) {
 	e, found := handleOf[*exchange](i, c, 0)
 	switch {
 	case !found:
 		return nil, badDescriptor
-	case !e.over():
+	case !e.waited:
 		return nil, notNow
 	case e.err != nil:
 		return nil, i.refuse(why(e.ctx, e.err))
