@@ -9,19 +9,13 @@ import (
 
 // masks are the secrets that one exchange carries. Whoever answers knows them,
 // and may say them again, in an error message or by mistake: they are starred
-// out of what comes back, length by length.
+// out of what comes back, length by length. None is shorter than
+// policy.MinSecret.
 type masks []string
-
-// shortest is the shortest secret that is looked for; a shorter one would be
-// found where it is not.
-const shortest = 8
 
 // mask stars out the secrets of a text, as they are and as a URL has them.
 func (m masks) mask(text string) string {
 	for _, secret := range m {
-		if len(secret) < shortest {
-			continue
-		}
 		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret)} {
 			text = strings.ReplaceAll(text, form, strings.Repeat("*", len(form)))
 		}
@@ -32,14 +26,12 @@ func (m masks) mask(text string) string {
 // reader stars them out of a stream, which it holds back no further than where
 // a secret might have begun.
 func (m masks) reader(from io.Reader) io.Reader {
-	var secrets [][]byte
-	for _, secret := range m {
-		if len(secret) >= shortest {
-			secrets = append(secrets, []byte(secret))
-		}
-	}
-	if len(secrets) == 0 {
+	if len(m) == 0 {
 		return from
+	}
+	secrets := make([][]byte, len(m))
+	for n, secret := range m {
+		secrets[n] = []byte(secret)
 	}
 	return &masked{from: from, secrets: secrets}
 }

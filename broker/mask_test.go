@@ -8,10 +8,12 @@ import (
 	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ultravisor/beacon/policy"
 )
 
 func TestMask(t *testing.T) {
-	m := masks{"hunter2-hunter2", "short", "with space&more"}
+	m := masks{"hunter2-hunter2", "with space&more"}
 	require.Equal(t, "a *************** b short", m.mask("a hunter2-hunter2 b short"))
 	require.Equal(t, "key="+strings.Repeat("*", len("with+space%26more"))+"&x", m.mask("key=with+space%26more&x"))
 	require.Equal(t, "/"+strings.Repeat("*", len("with%20space&more"))+"/", m.mask("/with%20space&more/"))
@@ -50,7 +52,7 @@ func FuzzMasked(f *testing.F) {
 	f.Add([]byte("aaaaaaaaaaaaaaaaaaaaaaaaaaab"), []byte("aaaaaaaaab"), byte(3))
 	f.Add([]byte(strings.Repeat("abababab", 50)), []byte("abababab"), byte(7))
 	f.Fuzz(func(t *testing.T, content, secret []byte, size byte) {
-		if len(secret) < shortest {
+		if len(secret) < policy.MinSecret {
 			return
 		}
 		for _, from := range []io.Reader{bytes.NewReader(content), iotest.OneByteReader(bytes.NewReader(content)), iotest.DataErrReader(bytes.NewReader(content))} {

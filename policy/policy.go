@@ -285,6 +285,9 @@ func (t *Tenant) read(entries map[string]secretEntry, reveal func(string) (strin
 			return in("it is empty; give it a Value: \"$NAME\" for a variable of the environment, \"file:/path\" for a file")
 		case strings.ContainsAny(text, "\r\n\x00"):
 			return in("it has more than one line, and a header cannot")
+		case len(text) < MinSecret:
+			return in("it has %d bytes; fewer than %d would also be found where they are not meant, so it could not be kept from what comes back to a module: "+
+				"use a longer one, or have it stand for the whole of the header, such as \"Basic …\"", len(text), MinSecret)
 		case len(text) > maxSecret:
 			return in("it has %d bytes, limit %d", len(text), maxSecret)
 		case len(e.For) == 0:
@@ -311,6 +314,10 @@ func (t *Tenant) read(entries map[string]secretEntry, reveal func(string) (strin
 	}
 	return nil
 }
+
+// MinSecret is the shortest secret in bytes. Secrets are starred out of what comes
+// back from whom they were sent to; a shorter one would star out much else.
+const MinSecret = 8
 
 // maxSecret is the longest secret in bytes: what servers take as a header.
 const maxSecret = 8 << 10

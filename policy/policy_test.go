@@ -34,10 +34,10 @@ func TestParse(t *testing.T) {
 		"Tenants": {
 			"acme": {"Weight": 3, "Concurrency": 2, "Memory": "1G", "FuelPerMinute": "60G", "Staged": "1.5GiB", "EgressPerMinute": 1000,
 				"TokensPerDay": "2M", "CostPerDay": 5.5, "Permissions": ["http https://*.example.com"],
-				"Secrets": {"key": {"Value": "$TEXT", "For": ["https://api.example.com/v1", "api.example.org:8443", "http://10.0.0.1"]}}},
+				"Secrets": {"key": {"Value": "$TEXT_OF_8_BYTES", "For": ["https://api.example.com/v1", "api.example.org:8443", "http://10.0.0.1"]}}},
 			"*": {"Concurrency": 1}
 		},
-		"Secrets": {"own": {"Value": "x", "For": ["a.example.com"]}},
+		"Secrets": {"own": {"Value": "xxxxxxxx", "For": ["a.example.com"]}},
 		"RequireSignature": "warn", "Keys": ["RWQ"],
 		"Prices": {"Second": 2}
 	}`)
@@ -52,7 +52,7 @@ func TestParse(t *testing.T) {
 	require.True(t, ceiling.Covers(permission(t, "http https://a.example.com")))
 	s, ok := acme.Secret("key")
 	require.True(t, ok)
-	require.Equal(t, "TEXT", s.Reveal())
+	require.Equal(t, "TEXT_OF_8_BYTES", s.Reveal())
 	require.True(t, s.For(func(r egress.Rule) bool { return r.Host == "api.example.org" && r.Scheme == "https" && r.Port == 8443 }), "https unless it says otherwise")
 	require.True(t, s.For(func(r egress.Rule) bool { return r.Host == "10.0.0.1" && r.Scheme == "http" }))
 	require.Equal(t, []string{"key"}, acme.Secrets())
@@ -97,26 +97,27 @@ func TestPoliciesThatAreWrong(t *testing.T) {
 		`{"Tenant": {}}`:                    `unknown field "Tenant"`,
 		`{"Tenants": {"a b": {}}}`:          "a tenant is called by",
 		`{"Tenants": {"a": {"Weight": 0}}}`: "tenant a: Weight is 0",
-		`{"Tenants": {"a": {"Concurrency": -1}}}`:                                                                              "below zero",
-		`{"Tenants": {"a": {"Memory": "1X"}}}`:                                                                                 "is not a quantity",
-		`{"Tenants": {"a": {"Memory": -1}}}`:                                                                                   "is not a quantity",
-		`{"Tenants": {"a": {"FuelPerMinute": "1GiB"}}}`:                                                                        "is not a quantity",
-		`{"Tenants": {"a": {"Permissions": ["x"]}}}`:                                                                           "want http, address, call or secret",
-		`{"Tenants": {"a": {"Permissions": ["wanted"]}}}`:                                                                      "is for providers",
-		`{"Tenants": {"*": {"Secrets": {"k": {"Value":"v","For":["a"]}}}}}`:                                                    "they would share them",
-		`{"Secrets": {"k": {"Value": "$GONE", "For": ["a"]}}}`:                                                                 "secret k: the environment has no GONE",
-		`{"Secrets": {"k": {"Value": "", "For": ["a"]}}}`:                                                                      "secret k: it is empty",
-		`{"Secrets": {"k": {"Value": "v"}}}`:                                                                                   "say in For",
-		`{"Secrets": {"k": {"Value": "v", "For": ["*"]}}}`:                                                                     "want a host",
-		`{"Secrets": {"k": {"Value": "v", "For": ["GET a"]}}}`:                                                                 "without methods",
-		`{"Secrets": {"k": {"Value": "v", "For": ["a/../b"]}}}`:                                                                "rule",
-		`{"Secrets": {"k\n": {"Value": "v", "For": ["a"]}}}`:                                                                   "a secret is called by",
-		`{"Secrets": {"k": {"Value": "a\nb", "For": ["a"]}}}`:                                                                  "more than one line",
-		`{"Secrets": {"k": {"Value": "` + strings.Repeat("x", 9000) + `", "For": ["a"]}}}`:                                     "limit 8192",
-		`{"Tenants": {"default": {"Secrets": {"k": {"Value":"v","For":["a"]}}}}, "Secrets": {"k": {"Value":"v","For":["a"]}}}`: "stands twice",
-		`{"RequireSignature": "sometimes"}`:                                                                                    "want never, warn or always",
-		`{"RequireSignature": "always"}`:                                                                                       "there are no Keys",
-		`{"Prices": {"Second": -1}}`:                                                                                           "below zero",
+		`{"Tenants": {"a": {"Concurrency": -1}}}`:                                          "below zero",
+		`{"Tenants": {"a": {"Memory": "1X"}}}`:                                             "is not a quantity",
+		`{"Tenants": {"a": {"Memory": -1}}}`:                                               "is not a quantity",
+		`{"Tenants": {"a": {"FuelPerMinute": "1GiB"}}}`:                                    "is not a quantity",
+		`{"Tenants": {"a": {"Permissions": ["x"]}}}`:                                       "want http, address, call or secret",
+		`{"Tenants": {"a": {"Permissions": ["wanted"]}}}`:                                  "is for providers",
+		`{"Tenants": {"*": {"Secrets": {"k": {"Value": "vvvvvvvv","For":["a"]}}}}}`:        "they would share them",
+		`{"Secrets": {"k": {"Value": "$GONE", "For": ["a"]}}}`:                             "secret k: the environment has no GONE",
+		`{"Secrets": {"k": {"Value": "1234567", "For": ["a"]}}}`:                           "secret k: it has 7 bytes; fewer than 8",
+		`{"Secrets": {"k": {"Value": "", "For": ["a"]}}}`:                                  "secret k: it is empty",
+		`{"Secrets": {"k": {"Value": "vvvvvvvv"}}}`:                                        "say in For",
+		`{"Secrets": {"k": {"Value": "vvvvvvvv", "For": ["*"]}}}`:                          "want a host",
+		`{"Secrets": {"k": {"Value": "vvvvvvvv", "For": ["GET a"]}}}`:                      "without methods",
+		`{"Secrets": {"k": {"Value": "vvvvvvvv", "For": ["a/../b"]}}}`:                     "rule",
+		`{"Secrets": {"k\n": {"Value": "vvvvvvvv", "For": ["a"]}}}`:                        "a secret is called by",
+		`{"Secrets": {"k": {"Value": "a\nb", "For": ["a"]}}}`:                              "more than one line",
+		`{"Secrets": {"k": {"Value": "` + strings.Repeat("x", 9000) + `", "For": ["a"]}}}`: "limit 8192",
+		`{"Tenants": {"default": {"Secrets": {"k": {"Value": "vvvvvvvv","For":["a"]}}}}, "Secrets": {"k": {"Value": "vvvvvvvv","For":["a"]}}}`: "stands twice",
+		`{"RequireSignature": "sometimes"}`: "want never, warn or always",
+		`{"RequireSignature": "always"}`:    "there are no Keys",
+		`{"Prices": {"Second": -1}}`:        "below zero",
 	} {
 		_, err := policy.Parse([]byte(text), reveal)
 		require.ErrorContains(t, err, want, text)
@@ -137,7 +138,7 @@ func TestS26SecretsDoNotShow(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"Tenants": {"acme": {"Weight": 3, "Memory": "1G", "Permissions": ["call LLM"], "Secrets": {"k": {"Value": "v", "For": ["a"]}}}, "*": {}}}`))
+	f.Add([]byte(`{"Tenants": {"acme": {"Weight": 3, "Memory": "1G", "Permissions": ["call LLM"], "Secrets": {"k": {"Value": "vvvvvvvv", "For": ["a"]}}}, "*": {}}}`))
 	f.Add([]byte(`{"RequireSignature": "always", "Keys": ["x"], "Prices": {"Second": 1e308}}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		p, err := policy.Parse(raw, reveal)
