@@ -75,6 +75,9 @@ func await(ctx context.Context, done <-chan struct{}) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+	}
+	// It may be done because the item has ended, which is nothing for the guest to see.
+	if ctx.Err() != nil {
 		panic(&abi.Stop{Cause: context.Cause(ctx)})
 	}
 }

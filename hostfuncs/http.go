@@ -266,9 +266,12 @@ func httpWrite(i *Item, c *abi.Call) abi.Errno {
 			continue
 		case <-b.gone:
 		case <-e.answered:
-		case <-c.Ctx.Done():
+		case <-e.ctx.Done(): // with the item's, if not before
+		}
+		switch {
+		case c.Ctx.Err() != nil:
 			panic(&abi.Stop{Cause: context.Cause(c.Ctx)})
-		case <-e.ctx.Done():
+		case e.ctx.Err() != nil:
 			return i.refuse(context.Cause(e.ctx))
 		}
 		break

@@ -27,6 +27,7 @@ type flight struct {
 	left atomic.Bool
 	held atomic.Int64 // bytes of files
 	work sync.WaitGroup
+	done chan struct{} // closed when it has ended
 
 	// These are guarded by the process's mu.
 	over      time.Time // when the process is killed if it goes on; zero for never
@@ -47,7 +48,7 @@ type exchange struct {
 const cancelGrace = time.Second // what a guest has after it was canceled, as in package runtime
 
 func newFlight(ctx context.Context, p *process, m *Module, job *beacon.Job) *flight {
-	f := &flight{process: p, module: m, job: job, number: p.conn.Number(), exchanges: map[uint64]*exchange{}}
+	f := &flight{process: p, module: m, job: job, number: p.conn.Number(), exchanges: map[uint64]*exchange{}, done: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	if m.brokers != nil {
 		f.broker = m.brokers(job)
@@ -74,6 +75,7 @@ func (f *flight) end() {
 	f.cancel()
 	p.mu.Lock()
 	if !f.ended {
+		close(f.done)
 		p.sandbox.running.Add(-1)
 		p.worked.Store(time.Now().UnixNano())
 	}
@@ -259,6 +261,11 @@ func (p *process) Request(id uint64, method wire.Method, payload []byte) error {
 	f := p.find(number)
 	if f == nil || !f.begin(func() {
 		reply, err := do(f)
+		if leadsOut(method) && f.ctx.Err() != nil {
+			// The item is over, here a little earlier than there. That would seem to the
+			// guest to be a failure of what it has asked for, and to others its own.
+			<-f.done
+		}
 		switch {
 		case errors.Is(err, wire.ErrProtocol):
 			p.end(err)
@@ -272,6 +279,11 @@ func (p *process) Request(id uint64, method wire.Method, payload []byte) error {
 		p.sandbox.work.Go(func() { p.conn.Fail(id, wire.Failure{Code: string(beacon.Canceled), Message: "the item is over"}) })
 	}
 	return nil
+}
+
+// leadsOut reports whether a request is for something outside of the worker.
+func leadsOut(method wire.Method) bool {
+	return method == methodFetch || method == methodCall || method == methodRead
 }
 
 // Notice implements wire.Handler.
