@@ -157,3 +157,28 @@ func TestTruncated(t *testing.T) {
 		require.True(t, got.Line == nil || bytes.Equal(got.Line, whole.Line))
 	}
 }
+
+// S8: whatever bytes a module has, its tables are parts of it, and are searched
+// without an end that they choose.
+func FuzzModule(f *testing.F) {
+	if _, err := exec.LookPath("clang"); err == nil {
+		f.Add(compile(f, "-gdwarf-4"))
+		f.Add(compile(f, "-gdwarf-5"))
+	}
+	section := func(name, content string) string {
+		content = string(binary.AppendUvarint(nil, uint64(len(name)))) + name + content
+		return "\x00" + string(binary.AppendUvarint(nil, uint64(len(content)))) + content
+	}
+	f.Add([]byte("\x00asm\x01\x00\x00\x00" + section(source.LineSection, "\x04\x00\x00\x00\x05\x00\x04\x00") + section(source.StrSection, "text\x00") + section(source.LineStrSection, "")))
+	f.Add([]byte("\x00asm\x01\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
+	f.Fuzz(func(t *testing.T, module []byte) {
+		tables := source.Of(module)
+		for _, table := range [][]byte{tables.Line, tables.LineStr, tables.Str} {
+			require.True(t, bytes.Contains(module, table))
+		}
+		for _, p := range tables.Positions([]uint32{0, 7, 300, 1<<32 - 1}) {
+			require.GreaterOrEqual(t, p.Line, 0)
+			require.GreaterOrEqual(t, p.Column, 0)
+		}
+	})
+}
