@@ -34,7 +34,7 @@ var layers = map[string][]string{
 	"broker":                 {"", "egress", "hostfuncs", "policy"},
 	"origin":                 {"", "policy"},
 	"audit":                  {""},
-	"monitor":                {""},
+	"monitor":                {"", "protocol"},
 	"staging":                {"", "egress", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},

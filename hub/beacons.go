@@ -27,7 +27,7 @@ func (c *coordinator) show(b *ledger.Beacon) beaconRecord {
 	// A session is what the beacon proves itself with, so it is not shown.
 	session := "anonymous"
 	r := beaconRecord{
-		BeaconID: b.ID, Name: b.Name, Capabilities: b.Info.Capabilities, Status: protocol.BeaconOnline,
+		BeaconID: b.ID, Name: b.Name, Capabilities: b.Info.Capabilities, Status: status(b),
 		LastHeartbeat: protocol.Timestamp{Time: c.lastSign(b)}, RegisteredAt: protocol.Timestamp{Time: time.UnixMilli(b.Joined)},
 		CurrentWorkItems: make([]string, 0, len(b.Held)), MaxConcurrent: b.Info.MaxConcurrent,
 		Tags: b.Info.Tags, Contexts: b.Info.Contexts, BindAddresses: []any{}, SharedMounts: b.Info.SharedMounts,
@@ -37,12 +37,6 @@ func (c *coordinator) show(b *ledger.Beacon) beaconRecord {
 		r.CurrentWorkItems = append(r.CurrentWorkItems, hash)
 	}
 	slices.Sort(r.CurrentWorkItems)
-	switch {
-	case b.Away != 0:
-		r.Status = protocol.BeaconOffline
-	case b.Free() <= 0:
-		r.Status = protocol.BeaconBusy
-	}
 	if b.Link == 0 {
 		r.SessionID, r.Transport = &session, "http"
 	}
@@ -53,6 +47,16 @@ func (c *coordinator) show(b *ledger.Beacon) beaconRecord {
 		r.BindAddresses = append(r.BindAddresses, address)
 	}
 	return r
+}
+
+func status(b *ledger.Beacon) string {
+	switch {
+	case b.Away != 0:
+		return protocol.BeaconOffline
+	case b.Free() <= 0:
+		return protocol.BeaconBusy
+	}
+	return protocol.BeaconOnline
 }
 
 // lastSign is when a beacon was last known to be there.

@@ -115,10 +115,16 @@ func (h *Hub) forget(reply responder, r *http.Request, args []string) {
 }
 
 func (h *Hub) tenants(reply responder, r *http.Request, _ []string) {
-	who := callerOf(r)
-	out := []protocol.TenantRecord{}
 	h.core.mu.RLock()
-	for _, t := range h.core.ledger.Tenants() {
+	out := h.core.tenants(callerOf(r))
+	h.core.mu.RUnlock()
+	reply.json(http.StatusOK, map[string]any{"Tenants": out})
+}
+
+// tenants are those that somebody sees. It is called with the lock held.
+func (c *coordinator) tenants(who caller) []protocol.TenantRecord {
+	out := []protocol.TenantRecord{}
+	for _, t := range c.ledger.Tenants() {
 		if who.sees(t.Name) {
 			out = append(out, protocol.TenantRecord{
 				Tenant: t.Name, Weight: t.Share(), Queued: t.Queued(), Running: t.Busy, Live: t.Live,
@@ -127,8 +133,7 @@ func (h *Hub) tenants(reply responder, r *http.Request, _ []string) {
 			})
 		}
 	}
-	h.core.mu.RUnlock()
-	reply.json(http.StatusOK, map[string]any{"Tenants": out})
+	return out
 }
 
 func (h *Hub) hubs(reply responder, _ *http.Request, _ []string) {
@@ -154,7 +159,24 @@ func (h *Hub) hubs(reply responder, _ *http.Request, _ []string) {
 // backlog shows, for each capability, what waits and what could be done about
 // it.
 func (h *Hub) backlog(reply responder, r *http.Request, _ []string) {
-	who := callerOf(r)
+	h.core.mu.RLock()
+	all := h.core.backlog(callerOf(r).tenant)
+	h.core.mu.RUnlock()
+	only := r.URL.Query().Get("Capability")
+	if only == "" {
+		reply.json(http.StatusOK, map[string]any{"Backlog": all})
+		return
+	}
+	record := protocol.BacklogRecord{Capability: beacon.Excerpt(only, longestName)}
+	if i := slices.IndexFunc(all, func(b protocol.BacklogRecord) bool { return b.Capability == only }); i >= 0 {
+		record = all[i]
+	}
+	reply.json(http.StatusOK, record)
+}
+
+// backlog is that of a tenant, or with "" of all, by capability. It is called
+// with the lock held.
+func (c *coordinator) backlog(tenant string) []protocol.BacklogRecord {
 	of := map[string]*protocol.BacklogRecord{}
 	get := func(capability string) *protocol.BacklogRecord {
 		b := of[capability]
@@ -164,8 +186,7 @@ func (h *Hub) backlog(reply responder, r *http.Request, _ []string) {
 		}
 		return b
 	}
-	h.core.mu.RLock()
-	for _, b := range h.core.ledger.Beacons() {
+	for _, b := range c.ledger.Beacons() {
 		for _, capability := range b.Info.Capabilities {
 			record := get(capability)
 			record.Beacons++
@@ -174,22 +195,31 @@ func (h *Hub) backlog(reply responder, r *http.Request, _ []string) {
 			}
 		}
 	}
-	for _, b := range h.core.ledger.Backlogs(who.tenant) {
+	for _, b := range c.ledger.Backlogs(tenant) {
 		record := get(b.Capability)
 		record.Waiting, record.Running = b.Waiting, b.Running
 		if b.Waiting > 0 {
 			record.OldestMs = max(0, time.Since(b.Oldest).Milliseconds())
 		}
 	}
-	h.core.mu.RUnlock()
-	only := r.URL.Query().Get("Capability")
-	if only != "" {
-		reply.json(http.StatusOK, get(beacon.Excerpt(only, longestName)))
-		return
-	}
-	out := []*protocol.BacklogRecord{}
+	out := make([]protocol.BacklogRecord, 0, len(of))
 	for _, name := range slices.Sorted(maps.Keys(of)) {
-		out = append(out, of[name])
+		out = append(out, *of[name])
 	}
-	reply.json(http.StatusOK, map[string]any{"Backlog": out})
+	return out
+}
+
+// Census counts what the hub has now, whoever's it is.
+func (h *Hub) Census() protocol.Census {
+	c := h.core
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	out := protocol.Census{Backlog: c.backlog(""), Tenants: c.tenants(caller{}), Beacons: map[string]int{
+		protocol.BeaconOnline: 0, protocol.BeaconBusy: 0, protocol.BeaconOffline: 0,
+	}, Hubs: len(c.ledger.Hubs())}
+	for _, b := range c.ledger.Beacons() {
+		out.Beacons[status(b)]++
+	}
+	_, out.Finished, out.Dead = c.ledger.Sizes()
+	return out
 }

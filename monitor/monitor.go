@@ -33,6 +33,37 @@ func newRegistry(version string) *prometheus.Registry {
 	return r
 }
 
+// mostNames is how many tenants, and capabilities of a hub, have figures of their
+// own. Those that come later are counted together, as others: strangers choose
+// such names, and each takes memory here and in the system that monitors.
+const mostNames = 200
+
+// others is the label of those without figures of their own. Nobody is called
+// that.
+const others = "(others)"
+
+// names are the labels there are. They are safe for concurrent use.
+type names struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// label is how a name appears in figures.
+func (n *names) label(name string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.seen[name]:
+	case len(n.seen) >= mostNames:
+		return others
+	case n.seen == nil:
+		n.seen = map[string]bool{name: true}
+	default:
+		n.seen[name] = true
+	}
+	return name
+}
+
 // handler serves /metrics, /healthz and /readyz. ready says why no work is taken;
 // nil if it is.
 func handler(r *prometheus.Registry, ready func() error, log *slog.Logger) http.Handler {

@@ -12,15 +12,6 @@ import (
 	"github.com/ultravisor/beacon"
 )
 
-// mostTenants is how many tenants have figures of their own. Those that come
-// later are counted together, as others: servers may name tenants as they like,
-// and each takes memory here and in the system that monitors.
-const mostTenants = 200
-
-// others is the label of tenants without figures of their own. No tenant is
-// called that.
-const others = "(others)"
-
 // An Item is an item that has ended.
 type Item struct {
 	Tenant, Capability string
@@ -53,8 +44,9 @@ type Worker struct {
 	fuel, staged, traffic, tokens, costs *prometheus.CounterVec
 	memory                               *prometheus.GaugeVec
 
+	tenants names
+
 	mu        sync.Mutex
-	tenants   map[string]bool
 	peaks     map[string]int64
 	transport string // of the link; "" for none
 	draining  bool
@@ -64,7 +56,7 @@ type Worker struct {
 // undelivered says how many results the server has not confirmed; nil leaves that
 // out.
 func NewWorker(version string, slots int, undelivered func() int) *Worker {
-	w := &Worker{registry: newRegistry(version), tenants: map[string]bool{}, peaks: map[string]int64{}}
+	w := &Worker{registry: newRegistry(version), peaks: map[string]int64{}}
 	whose := []string{"tenant", "capability"}
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
@@ -154,25 +146,11 @@ func (w *Worker) Draining() {
 	w.draining = true
 }
 
-// label is how a tenant is called in figures.
-func (w *Worker) label(tenant string) string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case w.tenants[tenant]:
-	case len(w.tenants) < mostTenants:
-		w.tenants[tenant] = true
-	default:
-		return others
-	}
-	return tenant
-}
-
 // Arrived notes that an item waits for its turn. Call what it returns when it has
 // had it, with the error of one that gets none; that returns what to call when the
 // item has ended.
 func (w *Worker) Arrived(tenant, capability string) (turn func(err error) (ended func())) {
-	tenant = w.label(tenant)
+	tenant = w.tenants.label(tenant)
 	waiting := w.waiting.WithLabelValues(tenant, capability)
 	waiting.Inc()
 	return func(err error) func() {
@@ -189,7 +167,7 @@ func (w *Worker) Arrived(tenant, capability string) (turn func(err error) (ended
 
 // Ended counts an item that has ended.
 func (w *Worker) Ended(i Item) {
-	tenant, u := w.label(i.Tenant), i.Usage
+	tenant, u := w.tenants.label(i.Tenant), i.Usage
 	w.items.WithLabelValues(tenant, i.Capability, i.outcome()).Inc()
 	w.wait.WithLabelValues(tenant, i.Capability).Observe(i.Waited.Seconds())
 	w.time.WithLabelValues(tenant, i.Capability).Observe(i.Took.Seconds())

@@ -66,6 +66,16 @@ type BacklogRecord struct {
 	OldestMs   int64  `json:"OldestMs"`
 }
 
+// A Census counts what a hub has at one time. Beacons are by Status, Finished and
+// Dead are the items that it still knows.
+type Census struct {
+	Backlog        []BacklogRecord
+	Tenants        []TenantRecord
+	Beacons        map[string]int
+	Finished, Dead int
+	Hubs           int
+}
+
 // An ItemPage is a part of a list of items, without their settings, logs and
 // outputs. Total counts all that the list has. Next, unless it is empty, is
 // where the next page begins.

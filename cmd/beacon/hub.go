@@ -20,6 +20,7 @@ import (
 	"github.com/ultravisor/beacon/hub"
 	"github.com/ultravisor/beacon/hub/dashboard"
 	"github.com/ultravisor/beacon/hub/jetstream"
+	"github.com/ultravisor/beacon/monitor"
 )
 
 // defaultListen is where the hub listens, and where a worker looks for one.
@@ -59,7 +60,7 @@ number of hubs may share a NATS cluster instead, and each of them may die.`,
 	return cmd
 }
 
-func (o *hubOptions) run(ctx context.Context) error {
+func (o *hubOptions) run(ctx context.Context) (err error) {
 	level := slog.LevelWarn
 	if o.verbose {
 		level = slog.LevelInfo
@@ -77,12 +78,21 @@ func (o *hubOptions) run(ctx context.Context) error {
 		fmt.Fprintf(o.err, "beacon: its certificate has the fingerprint %s (for --fingerprint of workers and submitters)\n", fingerprint(h.certificate.Certificate[0]))
 	}
 	fmt.Fprintf(o.err, "beacon: its dashboard is at %s\n", h.dashboard())
+	defer func() { err = errors.Join(err, h.close()) }()
+	if o.hub.MetricsListen != "" {
+		figures := monitor.Hub(version, h.hub.Census, h.ready, log)
+		told, err := tell(ctx, o.err, o.hub.MetricsListen, figures, log)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, told.Close()) }()
+	}
 	select {
 	case <-ctx.Done():
-		err = nil
-	case err = <-h.failed:
+		return nil
+	case err := <-h.failed:
+		return err
 	}
-	return errors.Join(err, h.close())
 }
 
 // A running hub.
@@ -155,6 +165,16 @@ func startHub(ctx context.Context, cfg hubConfig, log *slog.Logger) (_ *runningH
 		}
 	}()
 	return r, nil
+}
+
+// ready says why the hub cannot be used; nil if it can.
+func (r *runningHub) ready() error {
+	select {
+	case <-r.hub.Failed():
+		return unusable(r.hub.Ready(context.Background()))
+	default:
+		return nil
+	}
 }
 
 // unusable is why a hub cannot use what it keeps.

@@ -50,6 +50,8 @@ type hubConfig struct {
 	// Settings are shared by all hubs of a NATS cluster: bounds, times, tenants.
 	Settings ledger.Settings
 
+	MetricsListen string // see package monitor
+
 	FileSize  int64
 	FileBytes int64
 	FileHours float64
@@ -71,6 +73,7 @@ func (c *hubConfig) register(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCertFile, "tls-cert", "", "certificate to show to workers and submitters, PEM")
 	f.StringVar(&c.TLSKeyFile, "tls-key", "", "its key, PEM (default the file of the certificate)")
 	f.BoolVar(&c.TLSSelfSigned, "tls-self-signed", false, "make a certificate, keep it with the data, and print its fingerprint")
+	f.StringVar(&c.MetricsListen, "metrics-listen", "", "address, such as 127.0.0.1:9465, for /healthz, /readyz and Prometheus' /metrics; whoever can reach it can read")
 	f.StringVar((*string)(&c.Anonymous), "anonymous", "", "whom to serve without a login: nobody, local or everyone (default local without users and join secret, or else nobody)")
 }
 
@@ -97,7 +100,7 @@ func (c *hubConfig) read(path string, flags *pflag.FlagSet) error {
 		"creds": func() { c.NATSCreds = said.NATSCreds }, "nats-prefix": func() { c.NATSPrefix = said.NATSPrefix },
 		"replicas": func() { c.Replicas = said.Replicas }, "url": func() { c.URL = said.URL }, "host": func() { c.AllowedHosts = said.AllowedHosts },
 		"tls-cert": func() { c.TLSCertFile = said.TLSCertFile }, "tls-key": func() { c.TLSKeyFile = said.TLSKeyFile },
-		"tls-self-signed": func() { c.TLSSelfSigned = said.TLSSelfSigned }, "anonymous": func() { c.Anonymous = said.Anonymous },
+		"metrics-listen": func() { c.MetricsListen = said.MetricsListen }, "tls-self-signed": func() { c.TLSSelfSigned = said.TLSSelfSigned }, "anonymous": func() { c.Anonymous = said.Anonymous },
 	} {
 		if flags.Changed(flag) {
 			keep()
