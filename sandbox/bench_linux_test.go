@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -135,6 +136,76 @@ func sendsBack() bool {
 		}
 		if _, err := syscall.Write(3, packet[:n]); err != nil {
 			return true
+		}
+	}
+}
+
+// What the first item of a tenant takes: the worker has begun with a warm cache,
+// there is no process yet, and the module has to be opened in it.
+func BenchmarkFirstItem(b *testing.B) {
+	reactor := filepath.Join(b.TempDir(), "transform.wasm")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-buildmode=c-shared", "-o", reactor, "../examples/wasm/transform")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	said, err := build.CombinedOutput()
+	require.NoError(b, err, "%s", said)
+	transform, err := os.ReadFile(reactor)
+	require.NoError(b, err)
+	tiny := guest(b, "tiny")
+	for _, guest := range []struct {
+		name   string
+		binary []byte
+	}{{"tiny", tiny}, {"go", transform}} {
+		cache := b.TempDir() + "/cache"
+		ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+		once := func(b *testing.B, isolated bool) (begin, first, second time.Duration) {
+			start := time.Now()
+			s, err := sandbox.New(sandbox.Config{Runtime: wasmrt.Config{CacheDir: cache}})
+			require.NoError(b, err)
+			src := wasmrt.Source{Name: guest.name, Binary: guest.binary}
+			var m interface {
+				beacon.Provider
+				Close(context.Context) error
+			}
+			if isolated {
+				m, err = s.Load(b.Context(), src)
+			} else {
+				m, err = s.Runtime().Load(b.Context(), src)
+			}
+			require.NoError(b, err)
+			run := func() (took time.Duration) {
+				job := jobOf(b, beacon.Settings{})
+				job.Item.Action = "Convert"
+				ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
+				defer cancel()
+				begin := time.Now()
+				_, err := m.Run(ctx, job)
+				if code := beacon.CodeOf(err); err != nil && code != beacon.Failed { // it has no source
+					require.NoError(b, err)
+				}
+				return time.Since(begin)
+			}
+			begin = time.Since(start)
+			first, second = run(), run()
+			require.NoError(b, m.Close(context.Background()))
+			require.NoError(b, s.Close())
+			return begin, first, second
+		}
+		for _, where := range []string{"here", "process"} {
+			b.Run(guest.name+"-"+where, func(b *testing.B) {
+				once(b, where == "process") // warms the cache
+				var begin, first, second []time.Duration
+				for b.Loop() {
+					x, y, z := once(b, where == "process")
+					begin, first, second = append(begin, x), append(first, y), append(second, z)
+				}
+				for _, m := range []struct {
+					name string
+					all  []time.Duration
+				}{{"load-ms", begin}, {"first-ms", first}, {"second-ms", second}} {
+					slices.Sort(m.all)
+					b.ReportMetric(ms(m.all[len(m.all)/2]), m.name)
+				}
+			})
 		}
 	}
 }
