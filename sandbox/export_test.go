@@ -2,9 +2,12 @@ package sandbox
 
 import (
 	"errors"
+	"net"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ultravisor/beacon/sandbox/wire"
 )
 
 // Kill has the process of a tenant end.
@@ -59,4 +62,19 @@ func (s *Sandbox) Yield(tenant string, heavy, wasAside bool) (aside bool) {
 	}
 	p.yield(&l, now)
 	return l.aside
+}
+
+// Flood is what becomes of a process that asks again and again, and does not read.
+func Flood(times int) error {
+	ours, theirs := net.Pipe()
+	p := &process{sandbox: &Sandbox{}, conn: wire.New(ours), flights: map[uint64]*flight{}}
+	defer p.sandbox.work.Wait()
+	defer func() { _, _ = p.conn.Close(), theirs.Close() }()
+	request := amount{1, 1}.bytes()
+	for range times {
+		if err := p.Request(1, methodSpend, request); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -201,14 +201,23 @@ func (p *process) Most(method wire.Method, notice bool) int {
 		return 32
 	case methodSecret:
 		return 8 << 10
-	case methodFetch, methodCall:
-		return maxRequest
+	case methodFetch:
+		return maxFetch
+	case methodCall:
+		return maxCall
 	}
 	return -1
 }
 
 const (
-	maxProgress = 4 << 20
+	// What guests may say, with what encoding adds: a message of 4 KiB, a request of
+	// 64 KiB, a call of 16 MiB.
+	maxProgress = 16 << 10
+	maxFetch    = 1 << 20
+	maxCall     = 20 << 20
+	// maxAsked is how many requests of a process may be without a reply. An item has
+	// 17 at most; each takes memory here, which the process must not choose.
+	maxAsked = 1 << 14
 	// maxPart is how much of a stream is handed over at once.
 	maxPart = 64 << 10
 )
@@ -216,6 +225,9 @@ const (
 // Request implements wire.Handler. What it asks for is done beside, since it may
 // take a while; what belongs to an item that is over fails.
 func (p *process) Request(id uint64, method wire.Method, payload []byte) error {
+	if p.asked.Add(1) > maxAsked {
+		return fmt.Errorf("%w: more than %d requests at a time", wire.ErrProtocol, maxAsked)
+	}
 	var number uint64
 	var do func(f *flight) ([]byte, error)
 	switch method {
@@ -260,6 +272,7 @@ func (p *process) Request(id uint64, method wire.Method, payload []byte) error {
 	}
 	f := p.find(number)
 	if f == nil || !f.begin(func() {
+		defer p.asked.Add(-1)
 		reply, err := do(f)
 		if leadsOut(method) && f.ctx.Err() != nil {
 			// The item is over, here a little earlier than there. That would seem to the
@@ -276,7 +289,10 @@ func (p *process) Request(id uint64, method wire.Method, payload []byte) error {
 		}
 	}) {
 		// Serve must not wait for the process to read.
-		p.sandbox.work.Go(func() { p.conn.Fail(id, wire.Failure{Code: string(beacon.Canceled), Message: "the item is over"}) })
+		p.sandbox.work.Go(func() {
+			defer p.asked.Add(-1)
+			p.conn.Fail(id, wire.Failure{Code: string(beacon.Canceled), Message: "the item is over"})
+		})
 	}
 	return nil
 }

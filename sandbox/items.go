@@ -293,11 +293,11 @@ func (s *items) broker(job *beacon.Job) hostfuncs.Broker {
 }
 
 func encode(v any) ([]byte, error) {
-	raw, err := json.Marshal(v)
+	raw, err := marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("encode an answer: %w", err)
 	}
-	if len(raw) > maxRequest {
+	if len(raw) > maxReply {
 		return nil, beacon.Errorf(beacon.OutputLimit, "an answer of %d bytes is too long", len(raw))
 	}
 	return raw, nil
@@ -342,13 +342,13 @@ func (b *broker) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Res
 		b.items.remove(number)
 		b.items.conn.Notify(noticeClose, amount{b.flight, int64(number)}.bytes()) //nolint:gosec // only a name
 	}
-	raw, err := json.Marshal(fetchRequest{b.flight, number, r.Method, r.URL, r.Header, r.Body != nil, r.BodyLength, r.Redirects})
+	raw, err := marshal(fetchRequest{b.flight, number, r.Method, r.URL, r.Header, r.Body != nil, r.BodyLength, r.Redirects})
 	if err != nil {
 		return nil, err
 	}
 	conn := b.items.conn
 	var response fetchResponse
-	err = wait(ctx, conn, conn.Ask(conn.Number(), methodFetch, raw, maxRequest), func(payload []byte) error { return json.Unmarshal(payload, &response) })
+	err = wait(ctx, conn, conn.Ask(conn.Number(), methodFetch, raw, maxReply), func(payload []byte) error { return json.Unmarshal(payload, &response) })
 	if err != nil {
 		closed()
 		return nil, err
@@ -372,7 +372,7 @@ func (r *responseBody) Close() error { r.closed(); return nil }
 func (b *broker) Call(ctx context.Context, c beacon.Call) (beacon.Result, error) {
 	number := b.items.add(&stream{source: c.Source, open: c.Output, progress: c.OnProgress})
 	defer b.items.remove(number)
-	raw, err := json.Marshal(callRequest{
+	raw, err := marshal(callRequest{
 		b.flight, number, c.Capability, c.Action, c.Settings, c.Timeout, c.SourceName, c.Source != nil, c.OutputName, c.Output != nil, c.OnProgress != nil,
 	})
 	if err != nil {
@@ -380,7 +380,7 @@ func (b *broker) Call(ctx context.Context, c beacon.Call) (beacon.Result, error)
 	}
 	conn := b.items.conn
 	var response callResponse
-	err = wait(ctx, conn, conn.Ask(conn.Number(), methodCall, raw, maxRequest), func(payload []byte) error { return json.Unmarshal(payload, &response) })
+	err = wait(ctx, conn, conn.Ask(conn.Number(), methodCall, raw, maxReply), func(payload []byte) error { return json.Unmarshal(payload, &response) })
 	if err != nil {
 		conn.Notify(noticeClose, amount{b.flight, int64(number)}.bytes()) //nolint:gosec // only a name
 		return beacon.Result{}, err

@@ -137,6 +137,10 @@ func (s source) source() wasmrt.Source {
 // long.
 const maxRequest = 64 << 20
 
+// maxReply is how long the reply to a request or call of an item may be: the
+// outputs of an action, of which a character may take six bytes.
+const maxReply = 128 << 20
+
 // A child is this process, which holds modules for its supervisor.
 type child struct {
 	conn    *wire.Conn

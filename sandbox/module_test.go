@@ -17,6 +17,7 @@ import (
 	"github.com/ultravisor/beacon"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/sandbox"
+	"github.com/ultravisor/beacon/sandbox/wire"
 )
 
 func load(t testing.TB, s *sandbox.Sandbox, name string, change func(*wasmrt.Source)) *sandbox.Module {
@@ -247,6 +248,12 @@ func TestBudget(t *testing.T) {
 	_, err = m.Run(t.Context(), jobOf(t, nil))
 	require.Equal(t, beacon.FuelLimit, beacon.CodeOf(err))
 	require.ErrorContains(t, err, "the tenant has used up its fuel")
+}
+
+// S2: what a process asks for takes memory of its supervisor only until it is too
+// much.
+func TestS2Flood(t *testing.T) {
+	require.ErrorIs(t, sandbox.Flood(1<<20), wire.ErrProtocol)
 }
 
 // Whatever a process says, parsing it ends.

@@ -37,6 +37,7 @@ type process struct {
 	// much of the processors.
 	worked atomic.Int64
 	heavy  atomic.Bool
+	asked  atomic.Int64 // requests of the process without a reply
 
 	// woken has watch look at what there is to watch.
 	woken chan struct{}

@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -172,6 +173,18 @@ func TestCallStreams(t *testing.T) {
 	require.Equal(t, "there is no Other", run().Message)
 	require.NotContains(t, said.String(), "has ended")
 	require.Zero(t, s.Stats().Running)
+}
+
+// Whatever an item may say fits through, however it is encoded on the way.
+func TestLargestMessages(t *testing.T) {
+	s, said := open(t, sandbox.Config{})
+	m := reaching(t, s, "angles", &stub{call: func(_ context.Context, c beacon.Call) (beacon.Result, error) {
+		return beacon.Result{Outputs: beacon.Outputs{"Angles": c.Settings.Text("A")}}, nil
+	}})
+	got := resultOf(m.Run(t.Context(), jobOf(t, nil)))
+	require.Empty(t, got.Code, got.Message)
+	require.Equal(t, 14_000_002, len(got.Result.Outputs["Angles"].(json.RawMessage)))
+	require.NotContains(t, said.String(), "has ended")
 }
 
 // midway are things that an item does outside of its process, and that go on
