@@ -47,13 +47,14 @@ type process struct {
 	used    time.Time // the last time
 	retired bool      // takes nothing new
 
-	mu      sync.Mutex
-	why     error // why it was ended; nil as long as it is wanted
-	flights map[uint64]*flight
-	modules map[uint64]*loading
-	linked  int
-	moved   bool // an item came since watch has looked
-	resting bool // watch waits to be woken for an item
+	mu          sync.Mutex
+	why         error // why it was ended; nil as long as it is wanted
+	flights     map[uint64]*flight
+	modules     map[uint64]*loading
+	linked      int
+	moved       bool           // an item came since watch has looked
+	resting     bool           // watch waits to be woken for an item
+	confinement confine.Report // once it is ready
 	// offender is the item that the process was ended for, alone the only one that
 	// was in it when it ended; nil if there is none.
 	offender, alone *flight
@@ -87,6 +88,7 @@ func (s *Sandbox) launch(ctx context.Context, h hello, release func() error) (*p
 		<-p.gone
 		return nil, fmt.Errorf("start a process of the sandbox: %w", err)
 	}
+	p.confinement = report
 	if !report.Complete() {
 		s.tell.Do(func() {
 			s.log.Warn("processes of the sandbox are not confined as they could be", "missing", strings.Join(report.Missing, "; "))

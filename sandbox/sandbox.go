@@ -17,6 +17,7 @@ import (
 
 	"github.com/ultravisor/beacon"
 	wasmrt "github.com/ultravisor/beacon/runtime"
+	"github.com/ultravisor/beacon/sandbox/confine"
 )
 
 // Config says how a Sandbox works. The zero value does.
@@ -112,6 +113,24 @@ func (s *Sandbox) enter() error {
 	}
 	s.users.Add(1)
 	return nil
+}
+
+// Confinement starts a process as one for items is, and says what is in force
+// there.
+func (s *Sandbox) Confinement(ctx context.Context) (confine.Report, error) {
+	if err := s.enter(); err != nil {
+		return confine.Report{}, err
+	}
+	defer s.users.Done()
+	h := hello{Role: roleRegister, Memory: wasmrt.DefaultMemory, Extra: s.cfg.RegisterMemory, CPU: s.cfg.RegisterCPU, Level: s.level()}
+	p, err := s.launch(ctx, h, func() error { return nil })
+	if err != nil {
+		return confine.Report{}, err
+	}
+	report := p.confinement
+	p.stop()
+	<-p.gone
+	return report, nil
 }
 
 // Stats are numbers of a Sandbox.

@@ -83,6 +83,7 @@ func newRootCommand(s streams) *cobra.Command {
 		newPushCommand(s),
 		newPullCommand(s),
 		newProvidersCommand(s),
+		newDoctorCommand(s),
 		newVersionCommand(s),
 	)
 	return root
