@@ -251,9 +251,18 @@ func (b *broker) Call(ctx context.Context, c beacon.Call) (beacon.Result, error)
 	})
 }
 
-// permitted decides about a request, and about each that redirects make of it.
-func (b *broker) permitted(c *client) func(method string, u *url.URL) error {
+// permitted decides about a request for first, and about each that redirects make
+// of it, which carry its secrets as long as they stay with its origin.
+func (b *broker) permitted(c *client, first *url.URL, secrets carried) func(method string, u *url.URL) error {
 	return func(method string, u *url.URL) error {
+		if u.Scheme != first.Scheme || !strings.EqualFold(u.Host, first.Host) {
+			secrets = nil // nothing gets them back
+		}
+		for name, secret := range secrets {
+			if !secret.For(allows(method, u)) {
+				return notFor(name, u)
+			}
+		}
 		granted, ok := b.provider.cfg.Grants.HTTP(allows(method, u))
 		if !ok {
 			return b.refused(method, u)

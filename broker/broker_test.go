@@ -428,6 +428,49 @@ func TestS26Secrets(t *testing.T) {
 	require.NotContains(t, w.log.String(), key)
 }
 
+// S26: a redirect takes a secret no further than it is for, not even on its own
+// server; what has left the server has it no more.
+func TestS26SecretsOfAPath(t *testing.T) {
+	var w *world
+	var got []string
+	w = newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		got = append(got, r.URL.Path+" "+r.Header.Get("Authorization"))
+		switch r.URL.Path {
+		case "/a/inside":
+			http.Redirect(rw, r, "/a/end", http.StatusFound)
+		case "/a/outside":
+			http.Redirect(rw, r, "/b/end", http.StatusFound)
+		case "/a/away":
+			http.Redirect(rw, r, w.url("other.example.com", "/b/end"), http.StatusFound)
+		}
+	})
+	w.allow(`{"Secrets": {"key": {"Value": "0123456789", "For": ["https://api.example.com:` + w.port + `/a"]},
+		"long": {"Value": "0123456789abcdef", "For": ["https://api.example.com:` + w.port + `/a"]}}}`)
+	b := w.provider(broker.Limits{}, "http https://*.example.com:{port}", "address 127.0.0.1", "secret key", "secret long").Job(&beacon.Job{})
+	ask := func(path string) error {
+		got = nil
+		_, _, err := fetch(t, b, with(get(w.url("api.example.com", path)), "Authorization", "{{secret:key}}"))
+		return err
+	}
+	require.NoError(t, ask("/a/inside"))
+	require.Equal(t, []string{"/a/inside 0123456789", "/a/end 0123456789"}, got)
+	err := ask("/a/outside")
+	require.Equal(t, beacon.Denied, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "the secret key is not for https://api.example.com:"+w.port+"/b/end")
+	require.Equal(t, []string{"/a/outside 0123456789"}, got)
+	require.NoError(t, ask("/a/away"))
+	require.Equal(t, []string{"/a/away 0123456789", "/b/end "}, got)
+	require.Equal(t, beacon.Denied, beacon.CodeOf(ask("/b/end")))
+
+	// One that is a part of another one leaves nothing of that to be seen.
+	w.server.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(rw, r.Header.Get("A")+" "+r.Header.Get("B")) })
+	for range 10 {
+		_, body, err := fetch(t, b, with(with(get(w.url("api.example.com", "/a/x")), "A", "{{secret:key}}"), "B", "{{secret:long}}"))
+		require.NoError(t, err)
+		require.Equal(t, "********** ****************", body)
+	}
+}
+
 // What is one tenant's is never another's: secrets, connections, permissions.
 func TestTenants(t *testing.T) {
 	var mu sync.Mutex

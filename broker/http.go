@@ -1,19 +1,23 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/egress"
 	"github.com/ultravisor/beacon/hostfuncs"
+	"github.com/ultravisor/beacon/policy"
 )
 
 // Fetch implements hostfuncs.Broker.
@@ -25,12 +29,13 @@ func (b *broker) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Res
 	if err != nil {
 		return nil, err
 	}
-	req, secrets, err := b.request(ctx, c, r)
+	req, carried, err := b.request(ctx, c, r)
 	if err != nil {
 		return nil, err
 	}
+	secrets := carried.masks()
 	res, err := c.web(req.URL).DoWith(req, egress.Options{ //nolint:bodyclose // whoever gets the response does
-		NoRedirects: r.Redirects == 0, MaxRedirects: r.Redirects, OnRequest: b.permitted(c),
+		NoRedirects: r.Redirects == 0, MaxRedirects: r.Redirects, OnRequest: b.permitted(c, req.URL, carried),
 	})
 	if err != nil {
 		return nil, b.unreached(ctx, req.URL, secrets, err)
@@ -65,7 +70,7 @@ func (b *broker) unreached(ctx context.Context, u *url.URL, secrets masks, err e
 
 // request makes the request that a guest asks for, with the secrets in it that
 // it names.
-func (b *broker) request(ctx context.Context, c *client, r hostfuncs.Request) (*http.Request, masks, error) {
+func (b *broker) request(ctx context.Context, c *client, r hostfuncs.Request) (*http.Request, carried, error) {
 	u, err := url.Parse(r.URL)
 	switch {
 	case err != nil:
@@ -89,7 +94,7 @@ func (b *broker) request(ctx context.Context, c *client, r hostfuncs.Request) (*
 	if err != nil {
 		return nil, nil, beacon.Errorf(beacon.Invalid, "the URL is not one")
 	}
-	var secrets masks
+	secrets := carried{}
 	for name, values := range r.Header {
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		if !isToken(name) || isForbidden(name) {
@@ -100,7 +105,7 @@ func (b *broker) request(ctx context.Context, c *client, r hostfuncs.Request) (*
 			if err != nil {
 				return nil, nil, err
 			}
-			secrets = append(secrets, used...)
+			maps.Copy(secrets, used)
 			if !isValue(value) {
 				return nil, nil, beacon.Errorf(beacon.Invalid, "header %s has a value that cannot be sent", beacon.Excerpt(name, 80))
 			}
@@ -128,10 +133,22 @@ const (
 	closing = "}}"
 )
 
+// carried are the secrets in a request's headers, by name.
+type carried map[string]policy.Secret
+
+// masks are the secrets themselves, the longest first: another may be a part of it.
+func (c carried) masks() (m masks) {
+	for _, secret := range c {
+		m = append(m, secret.Reveal())
+	}
+	slices.SortFunc(m, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	return m
+}
+
 // insert puts secrets into a header's value.
-func (b *broker) insert(c *client, req *http.Request, header, value string) (string, masks, error) {
+func (b *broker) insert(c *client, req *http.Request, header, value string) (string, carried, error) {
 	var out strings.Builder
-	var used masks
+	used := carried{}
 	for {
 		before, rest, found := strings.Cut(value, opening)
 		out.WriteString(before)
@@ -149,13 +166,17 @@ func (b *broker) insert(c *client, req *http.Request, header, value string) (str
 		case egress.Portable(header):
 			return "", nil, beacon.Errorf(beacon.Invalid, "header %s cannot carry a secret: it is sent on to other hosts; use Authorization or one of the server's own", header)
 		case !secret.For(allows(req.Method, req.URL)):
-			return "", nil, beacon.Errorf(beacon.Denied, "the secret %s is not for %s: add it to the secret's For", name, beacon.Excerpt(req.URL.Scheme+"://"+req.URL.Host, 300))
+			return "", nil, notFor(name, req.URL)
 		}
 		b.job.Account.Used(granted.String())
 		out.WriteString(secret.Reveal())
-		used = append(used, secret.Reveal())
+		used[name] = secret
 		value = after
 	}
+}
+
+func notFor(name string, u *url.URL) error {
+	return beacon.Errorf(beacon.Denied, "the secret %s is not for %s: add it to the secret's For", name, egress.Redact(&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}))
 }
 
 // sent is the body of a request, counted.
