@@ -545,6 +545,28 @@ func TestCallsThatDoNotWork(t *testing.T) {
 	require.Equal(t, ioError, g.call("call_output", k, at, n, buffer, 10, cell))
 }
 
+// S30: the settings of calls that wait are in memory, so they are bounded together.
+func TestCallSettingsAreBounded(t *testing.T) {
+	g := start(t, setup{broker: stub{call: func(ctx context.Context, _ beacon.Call) (beacon.Result, error) {
+		<-ctx.Done()
+		return beacon.Result{}, ctx.Err()
+	}}})
+	at := int(g.mod.Memory().Size())
+	_, grown := g.mod.Memory().Grow(170)
+	require.True(t, grown)
+	_, n := g.put(at, `{"Settings":{"A":"`+strings.Repeat("x", 10<<20)+`"}}`)
+	var open []int
+	for range 3 {
+		require.Equal(t, ok, g.call("call_open", at, n, cell), g.lastError())
+		open = append(open, g.u32(cell))
+	}
+	require.Equal(t, limit, g.call("call_open", at, n, cell))
+	require.Contains(t, g.lastError(), "the settings of calls under way take more than 32 MiB")
+	g.begin(`{}`)
+	require.Equal(t, ok, g.call("handle_close", open[1]))
+	require.Equal(t, ok, g.call("call_open", at, n, cell), "there is room again")
+}
+
 // A call ends with its handle, and with its own time.
 func TestCallEnds(t *testing.T) {
 	ended := make(chan error, 1)

@@ -34,6 +34,10 @@ type call struct {
 // times its own limit on output is what an item's calls may have there together.
 const heldOutputs = 4
 
+// maxAsking is what the requests of calls that have not ended may take together,
+// in bytes: each is in memory until its callee has begun, and after.
+const maxAsking = 32 << 20
+
 // hold keeps the result, if there is room for it.
 func (k *call) hold(limit int64) {
 	k.size = sizeOf(k.result)
@@ -152,6 +156,10 @@ func callOpen(i *Item, c *abi.Call) abi.Errno {
 	if err != nil {
 		return i.deny(err)
 	}
+	size := int64(len(c.Bytes(0)))
+	if i.asking.Load()+size > maxAsking {
+		return i.refuse(beacon.Errorf(beacon.CallLimit, "the settings of calls under way take more than %d MiB: wait for one of them first", maxAsking>>20))
+	}
 	k.ctx, k.cancel, err = bounded(c.Ctx, asked.TimeoutMs, "the call")
 	if err != nil {
 		return i.refuse(err)
@@ -173,9 +181,11 @@ func callOpen(i *Item, c *abi.Call) abi.Errno {
 		r.SourceName, r.Source = path.Base(name), source
 	}
 	broker, limit := i.broker, i.limits.Output
+	i.asking.Add(size)
 	k.task.Go(func() {
 		defer close(k.ended)
 		k.result, k.err = broker.Call(k.ctx, r)
+		i.asking.Add(-size)
 		k.err = why(k.ctx, k.err)
 		k.hold(heldOutputs * limit)
 		if source != nil {

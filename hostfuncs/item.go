@@ -86,6 +86,7 @@ type Item struct {
 	lastError   string       // for last_error
 	limit       error        // the first one of requests and calls that was hit
 	held        atomic.Int64 // bytes of results of calls
+	asking      atomic.Int64 // bytes of the requests of calls that have not ended
 	shown       struct {     // the result that was asked for last, as JSON
 		of  *call
 		raw []byte
