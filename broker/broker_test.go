@@ -463,7 +463,9 @@ func TestS26SecretsOfAPath(t *testing.T) {
 	require.Equal(t, beacon.Denied, beacon.CodeOf(ask("/b/end")))
 
 	// One that is a part of another one leaves nothing of that to be seen.
-	w.server.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(rw, r.Header.Get("A")+" "+r.Header.Get("B")) })
+	w.server.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(rw, r.Header.Get("A")+" "+r.Header.Get("B"))
+	})
 	for range 10 {
 		_, body, err := fetch(t, b, with(with(get(w.url("api.example.com", "/a/x")), "A", "{{secret:key}}"), "B", "{{secret:long}}"))
 		require.NoError(t, err)

@@ -18,7 +18,7 @@ import (
 // S2: an item that does not end when it should is ended with its process, and
 // those beside it are run again.
 func TestS2Overdue(t *testing.T) {
-	s, _ := open(t, sandbox.Config{})
+	s, _ := open(t, sandbox.Config{Heartbeat: time.Hour})
 	m := load(t, s, "loop", nil)
 	quick := load(t, s, "sleep", nil)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, beacon.Errorf(beacon.Timeout, "too long"))
@@ -39,6 +39,24 @@ func TestS2Overdue(t *testing.T) {
 	enough(stop)
 	beside.Wait()
 	require.ErrorIs(t, other, stop, "it goes on in another process")
+}
+
+// S2: a process that is silent while it has items is ended, even if none has a
+// deadline.
+func TestS2Silent(t *testing.T) {
+	s, _ := open(t, sandbox.Config{Heartbeat: 5 * time.Second})
+	m := load(t, s, "loops", nil)
+	job, begun := telling(t)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := m.Run(t.Context(), job)
+		ended <- err
+	}()
+	<-begun // or else it would be run again in another process
+	s.Signal(beacon.DefaultTenant, syscall.SIGSTOP)
+	err := <-ended
+	require.Equal(t, beacon.Internal, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "did not answer in time")
 }
 
 // What is canceled may be known in the process before the item is there: it ends

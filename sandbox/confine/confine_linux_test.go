@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -106,6 +107,7 @@ func attempt(dir string) {
 	if err := json.NewEncoder(os.Stdout).Encode(c); err != nil {
 		panic(err)
 	}
+	_, _ = os.Stdin.Read(make([]byte, 1)) // until it was looked at
 }
 
 func zero(errno unix.Errno) error {
@@ -126,11 +128,34 @@ func TestS3Confined(t *testing.T) {
 	}
 	cmd := exec.Command("/proc/self/exe", "confined", dir)
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	stdin, err := cmd.StdinPipe()
 	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
 	var c confined
-	require.NoError(t, json.Unmarshal(out, &c), "%s", out)
+	require.NoError(t, json.NewDecoder(out).Decode(&c))
 	t.Log(c.Report)
+	proc := filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid))
+	threads, err := os.ReadDir(filepath.Join(proc, "task"))
+	require.NoError(t, err)
+	for _, thread := range threads {
+		status, err := os.ReadFile(filepath.Join(proc, "task", thread.Name(), "status"))
+		require.NoError(t, err)
+		require.Regexp(t, `(?m)^CapPrm:\t0+$`, string(status))
+		require.Regexp(t, `(?m)^CapEff:\t0+$`, string(status))
+		if c.Report.Calls {
+			require.Regexp(t, `(?m)^NoNewPrivs:\t1$`, string(status))
+			require.Regexp(t, `(?m)^Seccomp:\t2$`, string(status))
+		}
+	}
+	if os.Geteuid() != 0 { // what cannot be looked into is root's
+		info, err := os.Stat(filepath.Join(proc, "environ"))
+		require.NoError(t, err)
+		require.Zero(t, info.Sys().(*syscall.Stat_t).Uid) //nolint:forcetypeassert // it is that on Linux
+	}
+	require.NoError(t, stdin.Close())
+	require.NoError(t, cmd.Wait())
 	require.Len(t, c.Tries, 26)
 	files := []string{"read outside", "read the system", "read /proc", "write to what is read", "write outside"}
 	for _, try := range c.Tries {
