@@ -39,6 +39,7 @@ type submitOptions struct {
 	quiet      bool
 	tls        tlsFlags
 	nats       natsFlags
+	login      loginFlags
 }
 
 func newSubmitCommand(s streams) *cobra.Command {
@@ -47,7 +48,8 @@ func newSubmitCommand(s streams) *cobra.Command {
 		Use:   "submit --capability NAME [flags]",
 		Short: "Hand a work item to a server and wait for its result",
 		Example: `  beacon submit --capability Transform --set To=jsonl --source data.csv --output data.jsonl
-  beacon submit --server http://10.0.0.5:54321 --capability Shell --set Command=date --detach`,
+  beacon submit --server http://10.0.0.5:54321 --capability Shell --set Command=date --detach
+  beacon submit --server https://hub:54321 --user ann --password file:/run/secrets/ann --capability Shell --set Command=date`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("priority") && !o.detach {
@@ -73,6 +75,7 @@ func newSubmitCommand(s streams) *cobra.Command {
 	o.settings.register(f)
 	o.tls.register(f)
 	o.nats.register(f)
+	o.login.register(f)
 	return cmd
 }
 
@@ -96,7 +99,10 @@ func (o *submitOptions) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	options := submit.Config{ServerURL: o.server, UserName: os.Getenv("BEACON_USER_NAME"), Password: os.Getenv("BEACON_PASSWORD")}
+	options, err := o.login.config(o.server)
+	if err != nil {
+		return err
+	}
 	if standard, ok := http.DefaultTransport.(*http.Transport); ok && secure != nil {
 		own := standard.Clone()
 		own.TLSClientConfig = secure

@@ -33,6 +33,7 @@ type topOptions struct {
 	asJSON bool
 	tls    tlsFlags
 	nats   natsFlags
+	login  loginFlags
 }
 
 func newTopCommand(s streams) *cobra.Command {
@@ -57,6 +58,7 @@ page keys scroll, q ends it. Elsewhere, and with --once, it is printed once.
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	o.tls.register(f)
 	o.nats.register(f)
+	o.login.register(f)
 	return cmd
 }
 
@@ -65,7 +67,10 @@ func (o *topOptions) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	options := submit.Config{ServerURL: o.server, UserName: os.Getenv("BEACON_USER_NAME"), Password: os.Getenv("BEACON_PASSWORD")}
+	options, err := o.login.config(o.server)
+	if err != nil {
+		return err
+	}
 	if standard, ok := http.DefaultTransport.(*http.Transport); ok && secure != nil {
 		own := standard.Clone()
 		own.TLSClientConfig = secure
