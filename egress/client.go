@@ -56,8 +56,10 @@ type Config struct {
 	// Timeouts for connecting with TLS (30 s and 15 s) and for the header of the
 	// response (60 s) have these defaults.
 	DialTimeout, TLSTimeout, HeaderTimeout time.Duration
-	// TLS and Resolver replace those of the system.
+	// TLS and Resolver replace those of the system. Servers replaces TLS for some
+	// servers, by their names or addresses with ports ("hub.example:443").
 	TLS      *tls.Config
+	Servers  map[string]*tls.Config
 	Resolver *net.Resolver
 }
 
@@ -97,9 +99,41 @@ func New(cfg Config) *Client {
 		// Otherwise bodies are inflated without a limit.
 		DisableCompression: true,
 	}
-	c.idle = transport.CloseIdleConnections
-	c.http = http.Client{Transport: checkedRedirects{transport}, CheckRedirect: c.redirect}
+	all := transports{others: transport, own: map[string]*http.Transport{}}
+	for server, config := range cfg.Servers {
+		own := transport.Clone()
+		own.TLSClientConfig = config.Clone()
+		all.own[strings.ToLower(server)] = own
+	}
+	c.idle = all.closeIdle
+	c.http = http.Client{Transport: checkedRedirects{all}, CheckRedirect: c.redirect}
 	return c
+}
+
+// transports are those of the servers that have one of their own, and of all
+// others.
+type transports struct {
+	others *http.Transport
+	own    map[string]*http.Transport
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t transports) RoundTrip(r *http.Request) (*http.Response, error) {
+	port := r.URL.Port()
+	if port == "" {
+		port = "443"
+	}
+	if own := t.own[net.JoinHostPort(strings.ToLower(r.URL.Hostname()), port)]; own != nil && r.URL.Scheme == "https" {
+		return own.RoundTrip(r)
+	}
+	return t.others.RoundTrip(r)
+}
+
+func (t transports) closeIdle() {
+	t.others.CloseIdleConnections()
+	for _, own := range t.own {
+		own.CloseIdleConnections()
+	}
 }
 
 func defaults[N int | int64 | time.Duration](value *N, fallback N) {
@@ -261,10 +295,10 @@ func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 
 // checkedRedirects keeps net/http from putting a location that it cannot parse,
 // and what is secret in it, into an error.
-type checkedRedirects struct{ *http.Transport }
+type checkedRedirects struct{ transports }
 
 func (c checkedRedirects) RoundTrip(r *http.Request) (*http.Response, error) {
-	res, err := c.Transport.RoundTrip(r)
+	res, err := c.transports.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}

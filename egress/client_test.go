@@ -295,6 +295,22 @@ func TestNoDowngrade(t *testing.T) {
 	require.ErrorAs(t, err, &unknown, "certificates are verified")
 }
 
+// What is trusted of one server is trusted of no other, nor of the same at another
+// port.
+func TestTrustOfOneServer(t *testing.T) {
+	first, second := httptest.NewTLSServer(says("first")), httptest.NewTLSServer(says("second"))
+	defer first.Close()
+	defer second.Close()
+	trust := first.Client().Transport.(*http.Transport).TLSClientConfig
+	c := client(t, egress.Config{Policy: egress.Policy{Private: true}, Servers: map[string]*tls.Config{first.Listener.Addr().String(): trust}})
+	body, err := get(t, c, first.URL)
+	require.NoError(t, err)
+	require.Equal(t, "first", body)
+	_, err = get(t, c, second.URL)
+	var unknown *tls.CertificateVerificationError
+	require.ErrorAs(t, err, &unknown)
+}
+
 func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 	var proxied atomic.Int32
 	proxy := serve(t, func(http.ResponseWriter, *http.Request) { proxied.Add(1) })

@@ -52,9 +52,10 @@ type DownloadConfig struct {
 	Backoff  time.Duration
 	// Cache keeps what items with an affinity key have fetched; nil keeps nothing.
 	Cache *Cache
-	// RateWindow, TLS and Resolver are as of egress.Config.
+	// RateWindow, TLS, Servers and Resolver are as of egress.Config.
 	RateWindow time.Duration
 	TLS        *tls.Config
+	Servers    map[string]*tls.Config
 	Resolver   *net.Resolver
 	// Log defaults to slog.Default.
 	Log *slog.Logger
@@ -107,7 +108,7 @@ func (d *Downloader) client(tenant string) *egress.Client {
 	if c == nil {
 		c = egress.New(egress.Config{
 			Policy: d.cfg.Policy(tenant), MaxBody: d.cfg.MaxBytes, Decode: true,
-			RateWindow: d.cfg.RateWindow, TLS: d.cfg.TLS, Resolver: d.cfg.Resolver,
+			RateWindow: d.cfg.RateWindow, TLS: d.cfg.TLS, Servers: d.cfg.Servers, Resolver: d.cfg.Resolver,
 		})
 		d.clients[tenant] = c
 	}

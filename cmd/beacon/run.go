@@ -380,6 +380,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	if sources.Cache = o.file.SourcePolicy.cache(store, log); sources.Cache != nil {
 		defer sources.Cache.Close()
 	}
+	sources.Servers = o.trusted(server)
 	download := staging.NewDownloader(sources)
 	defer download.CloseIdle()
 	link, err := o.session(server, registry, log)
@@ -647,6 +648,16 @@ func (o *runOptions) session(server string, registry *beacon.Registry, log *slog
 		TLS:               o.secure,
 		Logger:            log,
 	}, err
+}
+
+// trusted is how files of the server itself are fetched: by the certificates that
+// its connection goes by.
+func (o *runOptions) trusted(server string) map[string]*tls.Config {
+	u, err := url.Parse(server)
+	if err != nil || o.secure == nil {
+		return nil
+	}
+	return map[string]*tls.Config{net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")): o.secure}
 }
 
 // serve is the worker's life.
