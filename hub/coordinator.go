@@ -528,7 +528,11 @@ func (w *written) id() string { return fmt.Sprintf("%s-%d", w.hub, w.n) }
 // data is what is written.
 func (w *written) data() []byte {
 	hub := strconv.Quote(w.hub)
-	b := bytes.NewBuffer(make([]byte, 0, len(w.raw)+mostEarly))
+	size := len(w.raw) + len(hub) + 128
+	for _, e := range w.before {
+		size += len(e.raw) + len(hub) + 128
+	}
+	b := bytes.NewBuffer(make([]byte, 0, size))
 	version := ledger.PlainVersion
 	if len(w.before) > 0 {
 		version = ledger.Version

@@ -246,6 +246,7 @@ const startTimeout = 10 * time.Second
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	reply := responder{w, http.NewResponseController(w), h.log}
 	_ = reply.control.SetWriteDeadline(time.Time{}) // an earlier request on this connection may have left one
+	pace.Watch(h.ctx, w, r)
 	if !h.enter() {
 		reply.problem(http.StatusServiceUnavailable, "ServiceUnavailable", closingText)
 		return
@@ -266,6 +267,5 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveSocket(w, r)
 		return
 	}
-	pace.Watch(h.ctx, w, r)
 	h.route(reply, r)
 }

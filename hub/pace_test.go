@@ -149,6 +149,7 @@ func TestSlowBodies(t *testing.T) {
 			"a worker's heartbeat": {"POST /Beacon/" + id + "/Heartbeat", http.StatusRequestTimeout},
 			"a result's file":      {"POST /Beacon/Work/" + item + "/Upload", http.StatusRequestTimeout},
 			"what nobody reads":    {"POST /nothing", http.StatusNotFound},
+			"a foreign one":        {"POST http://evil.example/Beacon/Work/Enqueue", http.StatusForbidden},
 			"a view":               {"GET /Beacon", http.StatusOK},
 		} {
 			for _, length := range []int{900, 900_000} { // what a server would read by itself, and more

@@ -113,6 +113,7 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.hub.ServeHTTP(w, r)
 		return
 	}
+	pace.Watch(r.Context(), w, r)
 	header := w.Header()
 	// Nothing comes from elsewhere, and nothing that strangers have written is
 	// ever run, even if it got into a page.
@@ -134,7 +135,6 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	pace.Watch(r.Context(), w, r)
 	d.mux.ServeHTTP(w, r)
 }
 
