@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -81,22 +80,23 @@ func Connect(ctx context.Context, urls []string, creds string, cfg Config) (*Sto
 		options = append(options, nats.UserCredentials(creds))
 	}
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
-	var forbidden atomic.Pointer[error]
+	opening, forbid := context.WithCancelCause(ctx)
+	defer forbid(nil)
 	options = append(options, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		cfg.Log.Warn("NATS reports an error", "error", err)
-		if errors.Is(err, nats.ErrPermissionViolation) {
-			forbidden.Store(&err)
+		if errors.Is(err, nats.ErrPermissionViolation) { // which otherwise is only not answered
+			forbid(err)
 		}
 	}))
 	nc, err := nats.Connect(strings.Join(urls, ","), options...)
 	if err != nil {
 		return nil, beacon.Errorf(beacon.Unreachable, "connect to NATS: %w", err)
 	}
-	s, err := newStore(ctx, nc, nil, cfg)
+	s, err := newStore(opening, nc, nil, cfg)
 	if err != nil {
 		nc.Close()
-		if why := forbidden.Load(); why != nil { // which otherwise is only not answered
-			err = beacon.Errorf(beacon.Rejected, "%w: %w: give this user the permissions for the prefix %s", err, *why, cfg.Prefix)
+		if why := context.Cause(opening); errors.Is(why, nats.ErrPermissionViolation) {
+			err = beacon.Errorf(beacon.Rejected, "NATS refuses what a hub needs: %w: give this user the permissions for the prefix %s", why, cfg.Prefix)
 		}
 		return nil, err
 	}
