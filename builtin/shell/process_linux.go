@@ -20,6 +20,7 @@ type process struct {
 	pid    int
 	ended  int    // readable once the process has ended, see handle
 	pipes  [2]int // ends to read; -1 is closed
+	write  [2]int // our copies of the others, so that pipes have no end before the group
 	into   [2]*capture
 	epoll  int      // of the above
 	events *os.File // it, watched by the runtime
@@ -43,14 +44,8 @@ func attributes(cmd *exec.Cmd, _ string) {
 // of cmd what os/exec would, which opens and watches what need not be. handles is
 // false for kernels that have no descriptors of processes.
 func start(cmd *exec.Cmd, null *os.File, handles bool, out, errs *capture) (_ *process, err error) {
-	p := &process{ended: -1, pipes: [2]int{-1, -1}, into: [2]*capture{out, errs}}
-	write := [2]int{-1, -1}
+	p := &process{ended: -1, pipes: [2]int{-1, -1}, write: [2]int{-1, -1}, into: [2]*capture{out, errs}}
 	defer func() {
-		for _, fd := range write {
-			if fd >= 0 {
-				_ = unix.Close(fd) // the command has its own
-			}
-		}
 		if err != nil {
 			p.close()
 		}
@@ -68,7 +63,7 @@ func start(cmd *exec.Cmd, null *os.File, handles bool, out, errs *capture) (_ *p
 		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 			return nil, os.NewSyscallError("pipe2", err)
 		}
-		p.pipes[i], write[i] = ends[0], ends[1]
+		p.pipes[i], p.write[i] = ends[0], ends[1]
 		if err := p.watch(ends[0], i); err != nil {
 			return nil, err
 		}
@@ -82,7 +77,7 @@ func start(cmd *exec.Cmd, null *os.File, handles bool, out, errs *capture) (_ *p
 	}
 	p.pid, _, err = syscall.StartProcess(cmd.Path, cmd.Args, &syscall.ProcAttr{
 		Dir: cmd.Dir, Env: cmd.Environ(), Sys: cmd.SysProcAttr,
-		Files: []uintptr{in.Fd(), uintptr(write[0]), uintptr(write[1])}, //nolint:gosec // descriptors
+		Files: []uintptr{in.Fd(), uintptr(p.write[0]), uintptr(p.write[1])}, //nolint:gosec // descriptors
 	})
 	runtime.KeepAlive(in)
 	if err != nil {
@@ -139,6 +134,7 @@ func (p *process) wait() {
 
 // finish passes on what is left in the pipes, of a group that is no more.
 func (p *process) finish() {
+	closeAll(p.write[:])
 	until := time.Now().Add(strayTime)
 	enough := func() bool { return p.pipes == [2]int{-1, -1} || time.Now().After(until) }
 	if p.look(0, enough) {
@@ -247,10 +243,17 @@ func (p *process) signal(kill bool) { signalGroup(p.pid, kill) }
 
 func (p *process) close() {
 	p.heralds.Wait()
-	for _, fd := range []int{p.pipes[0], p.pipes[1], p.ended} {
+	closeAll(p.write[:])
+	closeAll(p.pipes[:])
+	closeAll([]int{p.ended})
+	_ = p.events.Close()
+}
+
+func closeAll(descriptors []int) {
+	for i, fd := range descriptors {
 		if fd >= 0 {
-			_ = unix.Close(fd)
+			_ = unix.Close(fd) // nothing waits to be written
+			descriptors[i] = -1
 		}
 	}
-	_ = p.events.Close()
 }
