@@ -32,6 +32,12 @@ func forgetProgram() {
 	}
 }
 
+// forgetMemory gives back the pages of memory that has only zeros, which it has
+// again when it is used.
+func forgetMemory(zeros []byte) {
+	_ = unix.Madvise(zeros, unix.MADV_DONTNEED) // as above
+}
+
 // A mapping is a range of addresses.
 type mapping struct{ from, to uintptr }
 

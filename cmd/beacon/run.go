@@ -692,6 +692,8 @@ func (o *runOptions) serve(ctx context.Context, server string, cfg session.Confi
 			settled.Stop()
 		}
 	}()
+	held := slack()
+	defer goruntime.KeepAlive(held)
 	err = worker.Run(ctx, dial, execute, worker.Config{
 		Abort:             abort,
 		MaxConcurrent:     o.maxConcurrent + o.waiting,
