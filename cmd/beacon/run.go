@@ -266,7 +266,7 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 	level := new(slog.LevelVar)
 	level.Set(slog.LevelWarn)
 	if o.verbose {
-		level.Set(slog.LevelInfo)
+		level.Set(slog.LevelDebug) // that of the start and the end of an item
 	}
 	log, err := newLog(o.err, level, o.logFormat)
 	if err != nil {

@@ -51,6 +51,15 @@ func startProcess(t *testing.T, dir, server string, args ...string) *workerProce
 	return p
 }
 
+// begins waits until the worker, which is verbose, carries out an item: what it
+// only has when it is told to end, it leaves to others.
+func (p *workerProcess) begins(hash string) {
+	p.t.Helper()
+	for ctx := minute(p.t); !strings.Contains(p.said.String(), `"item started" item=`+hash+" "); time.Sleep(5 * time.Millisecond) {
+		require.NoError(p.t, ctx.Err(), p.said.tail())
+	}
+}
+
 func (p *workerProcess) signal(s os.Signal) { require.NoError(p.t, p.cmd.Process.Signal(s)) }
 
 // ends waits for the end and gives the exit code.
@@ -88,10 +97,10 @@ func TestSignalDrains(t *testing.T) {
 		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
 			c, dir := coordinator.Start(t, coordinator.Config{Generous: true}), t.TempDir()
-			p := startProcess(t, dir, c.URL())
+			p := startProcess(t, dir, c.URL(), "--verbose")
 			c.Push(digestItem("a", 3000), digestItem("b", 1))
-			// Until it has both, and one of them runs.
 			require.NoError(t, c.Until(minute(t), func() bool { return len(c.Active()) == 2 }), p.said.tail())
+			p.begins("a")
 			p.signal(s)
 			r, err := c.Report(minute(t))
 			require.NoError(t, err)
@@ -109,9 +118,9 @@ func TestSignalDrains(t *testing.T) {
 // The second signal: what runs is canceled, and reported as that.
 func TestSecondSignal(t *testing.T) {
 	c, dir := coordinator.Start(t, coordinator.Config{}), t.TempDir()
-	p := startProcess(t, dir, c.URL(), "--drain-timeout", "1h")
+	p := startProcess(t, dir, c.URL(), "--drain-timeout", "1h", "--verbose")
 	c.Push(digestItem("a", 3600_000))
-	require.NoError(t, c.Until(minute(t), func() bool { return len(c.Active()) == 1 }), p.said.tail())
+	p.begins("a")
 	p.signal(syscall.SIGTERM)
 	require.NoError(t, c.Until(minute(t), c.Drained))
 	p.signal(syscall.SIGTERM)
@@ -124,9 +133,9 @@ func TestSecondSignal(t *testing.T) {
 // failure of the worker.
 func TestDrainTimeout(t *testing.T) {
 	c, dir := coordinator.Start(t, coordinator.Config{}), t.TempDir()
-	p := startProcess(t, dir, c.URL(), "--drain-timeout", "10ms")
+	p := startProcess(t, dir, c.URL(), "--drain-timeout", "10ms", "--verbose")
 	c.Push(digestItem("a", 3600_000))
-	require.NoError(t, c.Until(minute(t), func() bool { return len(c.Active()) == 1 }), p.said.tail())
+	p.begins("a")
 	p.signal(syscall.SIGTERM)
 	r, err := c.Report(minute(t))
 	require.NoError(t, err)
