@@ -195,6 +195,8 @@ func TestSource(t *testing.T) {
 		"not text":         {map[string]any{"SourceURL": map[string]any{"a": 1}}, "URL", ""},
 		"file":             {map[string]any{"SourceURL": "file:///etc/passwd"}, `URL scheme "file": only http and https are requested`, ""},
 		"metadata":         {map[string]any{"SourceURL": "http://169.254.169.254/?secret"}, "link-local", ""},
+		"output goes up":   {map[string]any{"OutputFilename": "../../x"}, `OutputFilename "../../x" must be a path inside of the item's directory`, ""},
+		"output is beside": {map[string]any{"Outputs": []string{"/etc/passwd"}}, `Outputs "/etc/passwd" must be a path inside of the item's directory`, ""},
 		"same names":       {map[string]any{"SourceURL": address + "/data", "OutputFilename": "source_file"}, `a source and an output are both called "source_file": give the output another name`, ""},
 	}
 	for name, test := range tests {

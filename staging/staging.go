@@ -524,6 +524,9 @@ func CheckPath(what, path string) error {
 		return beacon.Errorf(beacon.Invalid, "%s has %d bytes, limit 1024", what, len(path))
 	}
 	for part := range strings.SplitSeq(path, "/") {
+		if part == "" || part == "." || part == ".." {
+			return beacon.Errorf(beacon.Invalid, "%s %q must be a path inside of the item's directory, without . and ..", what, beacon.Excerpt(path, 200))
+		}
 		if err := CheckName(what, part); err != nil {
 			return err
 		}

@@ -196,6 +196,7 @@ func TestBoundaries(t *testing.T) {
 				result = b.does(action, "FilePath", full)
 			}
 			require.NotEqual(t, 0, result.ExitCode(), "%s %s: %v", action, path, result.Outputs)
+			require.Contains(t, result.Outputs["StdOut"], "ath not allowed: ", "%s %s", action, path)
 			require.NotContains(t, result.Outputs["Result"], "secret", "%s %s", action, path)
 		}
 	}

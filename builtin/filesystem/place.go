@@ -185,15 +185,19 @@ var words = []struct {
 	{fs.ErrPermission, "EACCES: permission denied"},
 }
 
-// pathless takes the paths out of an error: what is said has one already.
+// pathless takes the paths out of an error, which may have several: what is said
+// has one already.
 func pathless(err error) error {
-	var pe *fs.PathError
-	var le *os.LinkError
-	switch {
-	case errors.As(err, &pe):
-		return pe.Err
-	case errors.As(err, &le):
-		return le.Err
+	for {
+		var pe *fs.PathError
+		var le *os.LinkError
+		switch {
+		case errors.As(err, &pe):
+			err = pe.Err
+		case errors.As(err, &le):
+			err = le.Err
+		default:
+			return err
+		}
 	}
-	return err
 }
