@@ -316,6 +316,7 @@ func (c *child) begin(h hello) (confine.Report, error) {
 			go c.items.serve(lane)
 		}
 	}
+	closeInherited()
 	return confine.Apply(rules), nil
 }
 

@@ -10,10 +10,27 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/sandbox"
 )
+
+// S3: a process has no files that the worker was started with.
+func TestS3Inherited(t *testing.T) {
+	var ends [2]int
+	require.NoError(t, syscall.Pipe(ends[:])) // inherited by whoever is started
+	s, _ := open(t, sandbox.Config{})
+	m := load(t, s, "order", nil)
+	_, err := m.Run(t.Context(), jobOf(t, nil))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Close(ends[1]))
+	look := []unix.PollFd{{Fd: int32(ends[0]), Events: unix.POLLIN}} //nolint:gosec // a small number
+	_, err = unix.Poll(look, 0)
+	require.NoError(t, err)
+	require.NotZero(t, look[0].Revents&unix.POLLHUP, "somebody else has the other end")
+	require.NoError(t, syscall.Close(ends[0]))
+}
 
 // S2: an item that does not end when it should is ended with its process, and
 // those beside it are run again.

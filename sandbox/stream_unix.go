@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,36 @@ func supervisor() (io.ReadWriteCloser, error) {
 		return nil, err
 	}
 	return os.NewFile(childStream, "supervisor"), nil
+}
+
+// closeInherited closes what nobody has given to this process: the worker may have
+// been started with open files, which only those who start it know of. What this
+// process has opened, or was given and has taken, is marked as not to be inherited.
+func closeInherited() {
+	numbers := make([]int, 0, 64)
+	for _, dir := range []string{"/proc/self/fd", "/dev/fd"} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if fd, err := strconv.Atoi(e.Name()); err == nil {
+				numbers = append(numbers, fd)
+			}
+		}
+		break
+	}
+	if len(numbers) == 0 { // no system of ours, but who knows
+		for fd := range 1 << 12 {
+			numbers = append(numbers, fd)
+		}
+	}
+	for _, fd := range numbers {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0) //nolint:gosec // not negative
+		if fd > childStream && err == nil && flags&unix.FD_CLOEXEC == 0 {
+			_ = unix.Close(fd) // whatever it is
+		}
+	}
 }
 
 // openLane is this process's end of one of its lanes.
