@@ -47,7 +47,7 @@ func (s *Sandbox) PID(tenant string) int {
 
 // Yield has the process of a tenant be looked at as watch does, as one that has
 // taken much of the processors, or not.
-func (s *Sandbox) Yield(tenant string, heavy, wasAside bool) (aside bool) {
+func (s *Sandbox) Yield(tenant string, heavy, wasAside bool) {
 	s.mu.Lock()
 	var p *process
 	for key, t := range s.tenants {
@@ -61,7 +61,6 @@ func (s *Sandbox) Yield(tenant string, heavy, wasAside bool) (aside bool) {
 		l.heavy = now
 	}
 	p.yield(&l, now)
-	return l.aside
 }
 
 // Flood is what becomes of a process that asks again and again, and does not read.

@@ -178,12 +178,18 @@ func TestCallStreams(t *testing.T) {
 // Whatever an item may say fits through, however it is encoded on the way.
 func TestLargestMessages(t *testing.T) {
 	s, said := open(t, sandbox.Config{})
-	m := reaching(t, s, "angles", &stub{call: func(_ context.Context, c beacon.Call) (beacon.Result, error) {
+	b := &stub{call: func(_ context.Context, c beacon.Call) (beacon.Result, error) {
 		return beacon.Result{Outputs: beacon.Outputs{"Angles": c.Settings.Text("A")}}, nil
-	}})
+	}}
+	m := load(t, s, "angles", func(src *wasmrt.Source) {
+		src.Limits.Item = hostfuncs.Limits{Output: 4 << 20, Log: 64 << 10} // so that six times as much would be too much
+		src.Admit = func(wasmrt.Candidate) (wasmrt.Brokers, error) {
+			return func(*beacon.Job) hostfuncs.Broker { return b }, nil
+		}
+	})
 	got := resultOf(m.Run(t.Context(), jobOf(t, nil)))
 	require.Empty(t, got.Code, got.Message)
-	require.Equal(t, 14_000_002, len(got.Result.Outputs["Angles"].(json.RawMessage)))
+	require.Equal(t, 3_600_002, len(got.Result.Outputs["Angles"].(json.RawMessage)))
 	require.NotContains(t, said.String(), "has ended")
 }
 
