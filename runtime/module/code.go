@@ -546,7 +546,7 @@ func (c *code) open(op byte, at int) {
 			c.edit(c.here(), 0, editHeadOnly, b.region)
 		}
 	}
-	if c.cases > 0 { // which are all blocks
+	if op == opBlock && c.cases > 0 { // one after the other, none between
 		c.cases--
 		b.caseOf = c.switching
 	}
@@ -584,6 +584,9 @@ func (c *code) end() {
 	}
 	if b.op == opLoop {
 		c.loops--
+	}
+	if b.caseOf != nil {
+		b.caseOf.closed++
 	}
 	if b.switching != nil {
 		c.endSwitch(&b)

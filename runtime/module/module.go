@@ -325,14 +325,14 @@ type parser struct {
 	features features       // that its code makes use of
 	// producers is the content of the section of that name.
 	producers []byte
-	lines     bool // whether there is a section that tells source lines
-	targets   int  // of br_table in all functions
-	loops     int  // in all functions
-	work      int  // of the engine, in all functions
-	cold      int  // what loops add for savers, in bytes
-	power     int  // of a granule's size, if what is written to is marked; else 0
-	switches  int  // switching loops in all functions, and which of them, in order, can be charged for where they are repeated
-	plain     []bool
+	lines     bool          // whether there is a section that tells source lines
+	targets   int           // of br_table in all functions
+	loops     int           // in all functions
+	work      int           // of the engine, in all functions
+	cold      int           // what loops add for savers, in bytes
+	power     int           // of a granule's size, if what is written to is marked; else 0
+	switches  int           // loops that switch, in all functions
+	tight     [][]int32     // of each of these, nil if it must be charged for at its head
 	lengths   []int         // of the data segments
 	data      []dataSegment // the same, if they may be taken out
 }

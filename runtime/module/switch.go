@@ -19,13 +19,26 @@ package module
 // branch there and then: it need not go by the br_table, and cannot repeat
 // anything, so nothing is charged for it. Only those that go back are, where they
 // are. With that metered code is often faster than it was.
+//
+// In loops of the program that are short, jumps stay as they are: where they meet by
+// the br_table the engine keeps variables in the same registers, and without it moves
+// them about. They need not be charged for either.
+
+// tightCases is how many places a loop of the program has at most that is left as it
+// is. Against 0, gzip and SHA-256 take a twentieth less with 5, and JSON no more; with
+// 12 they take a tenth less, and JSON a tenth more.
+const tightCases = 5
 
 // A switching is the beginning of such a loop.
 type switching struct {
 	loop     int // its block's place among those that are open
 	cases    int // blocks
+	closed   int // of them, so far
 	variable int // that chooses
 	targets  []int
+	// tight has for each case the last one that is in a short loop with it, of those
+	// that begin there, so far, or, in the second reading, there or before.
+	tight []int32
 	// plain is true if nothing but br has led to the loop, so far, or, in the second
 	// reading, at all. number is that of the loop among those that switch.
 	plain  bool
@@ -97,28 +110,26 @@ func (c *code) switches(results []ValueType) *switching {
 	s.number = c.p.switches
 	c.p.switches++
 	if c.p.plan == nil {
-		c.p.plain = append(c.p.plain, false)
+		c.p.tight = append(c.p.tight, nil)
+		s.tight = make([]int32, s.cases)
 	} else {
-		s.plain = c.p.plain[s.number]
+		s.tight = c.p.tight[s.number]
+		s.plain = s.tight != nil
 	}
 	c.cases, c.switching = s.cases, s
 	return s
 }
 
-// destination is the block that a branch to the loop will leave, nil if that is
-// not known or it is closed already. Where the branch is the variable has just been
-// set.
-func (c *code) destination(s *switching, at int) (*block, int) {
+// destination is the case whose end a branch to the loop leads to, -1 if that is not
+// known. Where the branch is the variable has just been set.
+func (c *code) destination(s *switching, at int) int {
 	if c.choice.end != at || c.choice.variable != s.variable {
-		return nil, 0
+		return -1
 	}
-	chosen := c.choice.unsigned()
-	target := s.targets[min(chosen, len(s.targets)-1)]
-	place := s.loop + s.cases - target
-	if target >= s.cases || place >= len(c.blocks) || c.blocks[place].caseOf != s {
-		return nil, 0
+	if target := s.targets[min(c.choice.unsigned(), len(s.targets)-1)]; target < s.cases {
+		return target
 	}
-	return &c.blocks[place], place
+	return -1
 }
 
 // unsigned is the value as br_table sees it.
@@ -138,15 +149,22 @@ func (c *choice) unsigned() int {
 func (c *code) jump(at int) *block {
 	from := c.here()
 	b, label := c.label()
-	if b.switching.sound() {
-		if to, place := c.destination(b.switching, at); to != nil {
-			to.targeted = true
-			label = len(c.blocks) - 1 - place + c.top().lift - to.lift
-		} else {
+	if s := b.switching; s.sound() {
+		to, here := c.destination(s, at), s.closed-1
+		switch {
+		case to < s.closed: // back, or who knows where
 			if c.p.loops++; c.p.loops > maxLoops {
 				fail(c.r.position(), "more than %d loops", maxLoops)
 			}
+			if c.p.plan == nil && to >= 0 && here-to <= tightCases {
+				s.tight[to] = max(s.tight[to], int32(here)) //nolint:gosec // limited
+			}
 			c.body.edits = append(c.body.edits, edit{at: at, kind: editBack, value: b.region, bytes: number(nil, label-1)})
+		case here >= 0 && int(s.tight[here]) >= to:
+		default:
+			place := s.loop + s.cases - to
+			c.blocks[place].targeted = true
+			label = len(c.blocks) - 1 - place + c.top().lift - c.blocks[place].lift
 		}
 	}
 	if c.top().lift > 0 {
@@ -159,8 +177,11 @@ func (c *code) jump(at int) *block {
 // in it counts for what is around it: nobody else charges for the first time.
 func (c *code) endSwitch(b *block) {
 	s := b.switching
-	if c.p.plan == nil {
-		c.p.plain[s.number] = s.plain
+	if c.p.plan == nil && s.plain {
+		for i := 1; i < s.cases; i++ {
+			s.tight[i] = max(s.tight[i], s.tight[i-1])
+		}
+		c.p.tight[s.number] = s.tight
 	}
 	if s.plain {
 		c.body.weights[c.blocks[len(c.blocks)-2].region] += c.body.weights[b.region]
