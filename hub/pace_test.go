@@ -247,6 +247,28 @@ func TestSlowReaders(t *testing.T) {
 	})
 }
 
+// A connection on which nobody says who it is ends, that of a worker which does
+// stays.
+func TestConnectionsOfNobody(t *testing.T) {
+	onStreet(t, hub.Config{JoinSecret: "open sesame"}, func(t *testing.T, s street) {
+		w, _ := s.worker()
+		w.send(`{"Action":"BeaconRegister","Name":"w","Capabilities":["A"],"MaxConcurrent":1,"JoinSecret":"open sesame"}`)
+		require.Equal(t, "BeaconRegistered", w.receive()["EventType"])
+		var reading sync.WaitGroup
+		reading.Go(func() { _, _, _ = w.conn.Read(context.Background()) }) // answers pings
+		nobody, _ := s.worker()
+		began := time.Now()
+		_, err := nobody.raw()
+		require.Equal(t, websocket.StatusPolicyViolation, websocket.CloseStatus(err), "%v", err)
+		require.LessOrEqual(t, time.Since(began), 2*pace.Grace)
+		require.Contains(t, s.log.String(), "a connection that nobody has logged in on")
+		time.Sleep(10 * pace.Grace)
+		require.NotContains(t, s.log.String(), "taken for gone")
+		_ = w.conn.CloseNow()
+		reading.Wait()
+	})
+}
+
 // A worker that sends a message byte by byte, or does not read what it is sent, is
 // cut off, and what it was given goes to another.
 func TestSlowWorkers(t *testing.T) {

@@ -46,7 +46,8 @@ type socket struct {
 	base     string // how the worker addresses this hub
 	who      caller // by the session that the connection began with
 	known    bool
-	handout  string // a session for the worker that has none
+	handout  string      // a session for the worker that has none
+	admitted atomic.Bool // it is known who it is
 	link     uint64
 	beacon   string // guarded by the coordinator's mutex; empty until registered
 	lastRead atomic.Int64
@@ -194,6 +195,7 @@ func (h *Hub) serveSocket(w http.ResponseWriter, r *http.Request) {
 	s = newSocket(conn, upgraded.cork, sessionOf(r))
 	s.base = h.baseOf(r)
 	s.who, s.known = h.identify(r)
+	s.admitted.Store(s.known)
 	h.core.connect(s)
 	// Reading ends with the connection, never by a context: that would cut off
 	// the close frame that tells the worker why.
@@ -280,7 +282,7 @@ func (h *Hub) write(ctx context.Context, s *socket) {
 // watchOver ends the connection of a worker that neither answers pings nor
 // sends anything, and every connection when the hub closes.
 func (h *Hub) watchOver(ctx context.Context, s *socket) {
-	limit := h.heartbeat()
+	limit, began := h.heartbeat(), time.Now()
 	period := limit / 2
 	timer := time.NewTicker(period)
 	defer timer.Stop()
@@ -292,6 +294,11 @@ func (h *Hub) watchOver(ctx context.Context, s *socket) {
 		case <-s.stopped:
 			return
 		case <-timer.C:
+		}
+		if !s.admitted.Load() && time.Since(began) >= pace.Grace {
+			h.log.Warn("a connection that nobody has logged in on, or registered by, is closed")
+			s.stop(closePolicy, "no login and no registration")
+			return
 		}
 		pinging, cancel := context.WithTimeout(ctx, period)
 		unhook := context.AfterFunc(h.ctx, cancel)
@@ -477,6 +484,7 @@ func (h *Hub) join(s *socket, raw []byte) {
 			err = beacon.Errorf(beacon.Rejected, "The role %s may not register beacons", who.role)
 		default:
 			s.who, s.known = who, true
+			s.admitted.Store(true)
 			_, err = h.register(info, who, s.session, s)
 		}
 	}
