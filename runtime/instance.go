@@ -159,7 +159,9 @@ func (i *instance) refuel(ctx context.Context, g *gauge) error {
 	}
 	if i.memory != nil {
 		i.memory.lease = &g.lease
-		g.view.of = i.memory
+		if i.marks != nil {
+			g.view.of = i.memory
+		}
 	}
 	i.fuel.Set(uint64(fuel)) //nolint:gosec // not negative
 	return nil
