@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ultravisor/beacon"
@@ -169,6 +171,34 @@ func quantiles(took []time.Duration, of ...int) []float64 {
 		out[i] = float64(took[min(len(took)*q/100, len(took)-1)].Microseconds()) / 1000
 	}
 	return out
+}
+
+// BenchmarkHubItemsFloor is what such a cluster takes for an item at least: two
+// records of three copies, the second after the first is safe, written by a client
+// that does nothing else.
+func BenchmarkHubItemsFloor(b *testing.B) {
+	f := newFleet(b)
+	_, urls := f.cluster(3)
+	nc, err := nats.Connect(urls)
+	require.NoError(b, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(b, err)
+	f.eventually("the cluster has a stream", func() bool {
+		ctx, cancel := context.WithTimeout(b.Context(), 5*time.Second)
+		defer cancel()
+		_, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "floor", Subjects: []string{"floor"}, Replicas: 3, Storage: jetstream.FileStorage})
+		return err == nil
+	})
+	record := make([]byte, 400)
+	b.ResetTimer()
+	for range b.N {
+		for range 2 {
+			_, err := js.Publish(b.Context(), "floor", record)
+			require.NoError(b, err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
 }
 
 // BenchmarkHubItems is the way of items that do nothing, from a submitter to a
