@@ -245,7 +245,8 @@ func methodOf(method string) string {
 // Redact shows a URL without what may be secret in it: user, password, query
 // and fragment.
 func Redact(u *url.URL) string {
-	if u == nil || u.Opaque != "" {
+	// Without a host, what is behind the user could be read as another one.
+	if u == nil || u.Opaque != "" || u.Host == "" && (u.User != nil || strings.HasPrefix(u.Path, "//")) {
 		return "(not a URL)"
 	}
 	plain := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
