@@ -13,13 +13,15 @@ import (
 // ready says why it cannot be used; nil if it can.
 func Hub(version string, census func() protocol.Census, ready func() error, log *slog.Logger) http.Handler {
 	r := newRegistry(version)
-	r.MustRegister(&hubFigures{census: census})
+	r.MustRegister(&hubFigures{census: census, ofCapability: ofCapabilities(), ofTenant: ofTenants()})
 	return handler(r, ready, log)
 }
 
 // hubFigures are counted when they are asked for: the hub has counters of its own.
 type hubFigures struct {
 	census                func() protocol.Census
+	ofCapability          []figure[backlog]
+	ofTenant              []figure[tenant]
 	tenants, capabilities names
 }
 
@@ -103,8 +105,8 @@ func (f *hubFigures) Collect(out chan<- prometheus.Metric) {
 	gauge(descFinished, c.Finished)
 	gauge(descDead, c.Dead)
 	gauge(descHubs, c.Hubs)
-	collect(out, ofCapabilities(), c.Backlog, func(b *backlog) string { return f.capabilities.label(b.Capability) })
-	collect(out, ofTenants(), c.Tenants, func(t *tenant) string { return f.tenants.label(t.Tenant) })
+	collect(out, f.ofCapability, c.Backlog, func(b *backlog) string { return f.capabilities.label(b.Capability) })
+	collect(out, f.ofTenant, c.Tenants, func(t *tenant) string { return f.tenants.label(t.Tenant) })
 }
 
 // collect tells all figures of all records. Those with the same label are one.
