@@ -378,13 +378,18 @@ func (p *program) statement(depth int) {
 			p.switching(depth)
 			return
 		}
-		p.value(1)
-		p.op("\x04\x40")
-		p.labels = append(p.labels, true)
-		p.jumps[p.IntN(len(p.jumps))]()
-		p.op("\x0b")
-		p.labels = p.labels[:len(p.labels)-1]
+		p.jumpIf(1)
 	}
+}
+
+// jumpIf goes on elsewhere in the innermost switching loop, if a value says so.
+func (p *program) jumpIf(depth int) {
+	p.value(depth)
+	p.op("\x04\x40")
+	p.labels = append(p.labels, true)
+	p.jumps[p.IntN(len(p.jumps))]()
+	p.op("\x0b")
+	p.labels = p.labels[:len(p.labels)-1]
 }
 
 // switching is a loop as Go's compiler makes them, which begins with a br_table out of
@@ -433,12 +438,7 @@ func (p *program) switching(depth int) {
 				p.statement(depth + 1)
 				continue
 			}
-			p.value(2)
-			p.op("\x04\x40")
-			p.labels = append(p.labels, true)
-			p.jumps[p.IntN(len(p.jumps))]()
-			p.op("\x0b")
-			p.labels = p.labels[:len(p.labels)-1]
+			p.jumpIf(2)
 		}
 		if p.IntN(3) == 0 {
 			p.jumps[p.IntN(len(p.jumps))]()
