@@ -382,7 +382,7 @@ func (p *program) statement(depth int) {
 	}
 }
 
-// jumpIf goes on elsewhere in the innermost switching loop, if a value says so.
+// jumpIf goes on elsewhere in one of the switching loops around, if a value says so.
 func (p *program) jumpIf(depth int) {
 	p.value(depth)
 	p.op("\x04\x40")
