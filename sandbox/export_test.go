@@ -3,6 +3,8 @@ package sandbox
 import (
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +25,30 @@ func (s *Sandbox) Signal(tenant string, signal syscall.Signal) {
 		}
 	}
 }
+
+// SignalAll sends a signal to all processes that have something to do.
+func (s *Sandbox) SignalAll(signal syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.live {
+		if p.quiet { // it makes a module ready, once it has the binary
+			if _, err := os.Stat(filepath.Join(p.dir, binaryFile)); err != nil {
+				continue
+			}
+		}
+		_ = p.cmd.Process.Signal(signal)
+	}
+}
+
+// ProcessName is the first argument of a process.
+const ProcessName = processName
+
+// Threads is how many threads a process has, and ThreadsFor how many it may have
+// after so many items at a time.
+var (
+	Threads    = threads
+	ThreadsFor = threadsFor
+)
 
 // ParseAnswers parses a payload as everything that a process may send.
 func ParseAnswers(payload []byte) error {

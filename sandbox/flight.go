@@ -58,6 +58,7 @@ func newFlight(ctx context.Context, p *process, m *Module, job *beacon.Job) *fli
 	}
 	p.mu.Lock()
 	p.flights[f.number] = f
+	p.peak = max(p.peak, len(p.flights))
 	p.sandbox.running.Add(1)
 	p.moved = true
 	resting := p.resting

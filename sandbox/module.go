@@ -288,6 +288,8 @@ func (m *Module) broken(p *process) error {
 		why = "it did not answer in time"
 	case errors.Is(reason, errLarge):
 		why = "it took too much memory"
+	case errors.Is(reason, errThreads):
+		why = reason.Error()
 	case errors.Is(reason, wire.ErrProtocol):
 		why = "it did not keep to the protocol"
 	case errors.Is(reason, errStopped):

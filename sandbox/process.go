@@ -50,6 +50,7 @@ type process struct {
 	mu          sync.Mutex
 	why         error // why it was ended; nil as long as it is wanted
 	flights     map[uint64]*flight
+	peak        int // how many there were at a time
 	modules     map[uint64]*loading
 	linked      int
 	moved       bool           // an item came since watch has looked
@@ -133,7 +134,7 @@ func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) 
 		return nil, errors.Join(err, stream.Close(), lanes.Close())
 	}
 	p.conn = wire.New(stream)
-	s.began()
+	s.began(p)
 	var served sync.WaitGroup
 	served.Go(func() {
 		if err := p.conn.Serve(p); !errors.Is(err, wire.ErrClosed) {
@@ -156,7 +157,7 @@ func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) 
 		if err := errors.Join(os.RemoveAll(p.dir), release()); err != nil {
 			s.log.Warn("cleaning up after a process of the sandbox", "err", err)
 		}
-		s.ended()
+		s.ended(p)
 		close(p.gone)
 	})
 	return p, nil

@@ -69,6 +69,8 @@ func (r registrar) died(name string, p *process) error {
 	switch {
 	case errors.Is(p.reason(), errSlow):
 		return beacon.Errorf(beacon.Timeout, "module %s took longer than %s to be compiled and initialised; raise --register-time, or make its functions smaller", name, cfg.RegisterTime)
+	case errors.Is(p.reason(), errThreads):
+		return beacon.Errorf(beacon.Refused, "module %s broke the process that compiled and initialised it: %v", name, p.reason())
 	// The kernel counts in ticks, which is not quite what was used.
 	case p.cmd.ProcessState.ExitCode() == exitCPU, wasKilled(p.cmd.ProcessState) && used >= cfg.RegisterCPU/2:
 		return beacon.Errorf(beacon.Timeout, "module %s took more than %s of the processor to be compiled and initialised; raise --register-time, or make its functions smaller", name, cfg.RegisterCPU)

@@ -69,10 +69,11 @@ type Sandbox struct {
 	closed  bool
 	stats   Stats
 	tenants map[string]*tenant
-	modules uint64 // so far
+	live    map[*process]struct{} // all of them, of whatever role
+	modules uint64                // so far
 	running atomic.Int64
 	users   sync.WaitGroup // of processes
-	work    sync.WaitGroup // that wait for processes
+	work    sync.WaitGroup // that wait for processes, and count their threads
 }
 
 // New makes a Sandbox. No process is started yet. Close it.
@@ -87,7 +88,7 @@ func New(cfg Config) (*Sandbox, error) {
 	cfg.Grace = cmp.Or(cfg.Grace, 500*time.Millisecond)
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, 10*time.Second)
 	cfg.Idle = cmp.Or(cfg.Idle, 10*time.Minute)
-	s := &Sandbox{tenants: map[string]*tenant{}, cfg: cfg, log: cmp.Or(cfg.Runtime.Log, slog.Default()), registering: make(chan struct{}, 2)}
+	s := &Sandbox{tenants: map[string]*tenant{}, live: map[*process]struct{}{}, cfg: cfg, log: cmp.Or(cfg.Runtime.Log, slog.Default()), registering: make(chan struct{}, 2)}
 	cfg.Runtime.Registrar = registrar{s}
 	var err error
 	if s.runtime, err = wasmrt.New(cfg.Runtime); err != nil {
@@ -98,6 +99,7 @@ func New(cfg Config) (*Sandbox, error) {
 	}
 	s.spawn = newSpawner()
 	s.life, s.end = context.WithCancel(context.Background())
+	s.work.Go(s.census)
 	return s, nil
 }
 
@@ -147,22 +149,23 @@ func (s *Sandbox) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := s.stats
+	stats.Processes = len(s.live)
 	stats.Running = int(s.running.Load())
 	return stats
 }
 
 // began and ended count processes.
-func (s *Sandbox) began() {
+func (s *Sandbox) began(p *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Processes++
+	s.live[p] = struct{}{}
 	s.stats.Started++
 }
 
-func (s *Sandbox) ended() {
+func (s *Sandbox) ended(p *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Processes--
+	delete(s.live, p)
 }
 
 // level is the lowest level of log lines that anybody wants.

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 	if sendsBack() {
 		return
 	}
+	misbehave()
 	sandbox.Main()
 	goleak.VerifyTestMain(m)
 }
