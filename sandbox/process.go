@@ -43,7 +43,7 @@ type process struct {
 	woken chan struct{}
 
 	// These are guarded by the Sandbox's mu.
-	users   int
+	users   int       // who starts it, too
 	used    time.Time // the last time
 	retired bool      // takes nothing new
 
@@ -105,7 +105,7 @@ func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) 
 		return nil, err
 	}
 	p := &process{sandbox: s, dir: h.Dir, quiet: h.Role == roleRegister, said: &head{}, gone: make(chan struct{}), woken: make(chan struct{}, 1),
-		flights: map[uint64]*flight{}, modules: map[uint64]*loading{}, used: time.Now(),
+		flights: map[uint64]*flight{}, modules: map[uint64]*loading{}, users: 1, // who starts it
 	}
 	p.cmd = &exec.Cmd{
 		Path: path, Args: []string{processName}, Dir: h.Dir, Env: []string{}, Stderr: p.said,

@@ -27,9 +27,15 @@ func TestMain(m *testing.M) {
 		return
 	}
 	misbehave()
+	if _, err := os.Stat(filepath.Join("..", "..", slowFile)); err == nil {
+		time.Sleep(1500 * time.Millisecond) // longer than a process is left alone when it begins
+	}
 	sandbox.Main()
 	goleak.VerifyTestMain(m)
 }
+
+// slowFile is a file in the cache that has processes begin slowly.
+const slowFile = "slow"
 
 func guest(t testing.TB, name string) []byte {
 	t.Helper()

@@ -13,10 +13,17 @@ import (
 // A tenant has one process, once it needs one, in each folder that its items are
 // in: usually one.
 type tenant struct {
-	current *process
-	// starting is closed when the one that is being started is there, or is not.
-	starting chan struct{}
-	err      error // why not
+	current  *process
+	starting *starting // nil unless one is being started
+}
+
+// starting is a process that is being started. waiting is guarded by the Sandbox's
+// mu; the others are there once done is closed.
+type starting struct {
+	done    chan struct{}
+	waiting int // who uses it from the beginning
+	process *process
+	err     error // why there is none
 }
 
 func (p *process) alive() bool {
@@ -55,28 +62,46 @@ func (s *Sandbox) processOf(ctx context.Context, name, folder string) (*process,
 		}
 		if t.starting == nil {
 			s.makeRoom(t)
-			t.starting = make(chan struct{})
+			next := &starting{done: make(chan struct{})}
+			t.starting = next
 			s.work.Go(func() {
-				p, err := s.start(name, folder)
+				next.process, next.err = s.start(name, folder)
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				t.current, t.err = p, err
-				close(t.starting)
-				t.starting = nil
+				t.current, t.starting = next.process, nil
+				if p := next.process; p != nil {
+					p.users += next.waiting
+					s.left(p) // who has started it
+				}
+				close(next.done)
 			})
 		}
-		starting := t.starting
+		next := t.starting
+		next.waiting++
 		s.mu.Unlock()
 		select {
-		case <-starting:
+		case <-next.done:
 		case <-ctx.Done():
 		}
 		s.mu.Lock()
+		select {
+		case <-next.done:
+		default:
+			next.waiting--
+			return nil, context.Cause(ctx)
+		}
+		p, err := next.process, next.err
+		switch {
+		case p != nil && ctx.Err() == nil && p.alive() && !p.retired:
+			return p, nil
+		case p != nil:
+			s.left(p)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case t.current == nil && t.starting == nil && t.err != nil:
-			return nil, t.err
+		case err != nil:
+			return nil, err
 		}
 	}
 }
@@ -117,6 +142,11 @@ func (s *Sandbox) retire(p *process) {
 func (s *Sandbox) leave(p *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.left(p)
+}
+
+// left is leave while mu is held.
+func (*Sandbox) left(p *process) {
 	p.users--
 	p.used = time.Now()
 	if p.users == 0 && p.retired {
