@@ -17,13 +17,22 @@ func (s *Sandbox) Kill(tenant string) { s.Signal(tenant, syscall.SIGKILL) }
 
 // Signal sends a signal to the process of a tenant.
 func (s *Sandbox) Signal(tenant string, signal syscall.Signal) {
+	if p := s.processNow(tenant); p != nil {
+		_ = p.cmd.Process.Signal(signal)
+	}
+}
+
+// processNow is the process that a tenant's items run in, nil if there is none.
+// Those of other folders, which it has taken the place of, may not be gone yet.
+func (s *Sandbox) processNow(tenant string) *process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, t := range s.tenants {
-		if strings.HasPrefix(key, tenant+"\x00") && t.current != nil {
-			_ = t.current.cmd.Process.Signal(signal)
+		if p := t.current; p != nil && !p.retired && strings.HasPrefix(key, tenant+"\x00") {
+			return p
 		}
 	}
+	return nil
 }
 
 // SignalAll sends a signal to all processes that have something to do.
@@ -61,12 +70,8 @@ func ParseAnswers(payload []byte) error {
 
 // PID is the number of the process of a tenant, 0 if there is none.
 func (s *Sandbox) PID(tenant string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key, t := range s.tenants {
-		if strings.HasPrefix(key, tenant+"\x00") && t.current != nil {
-			return t.current.cmd.Process.Pid
-		}
+	if p := s.processNow(tenant); p != nil {
+		return p.cmd.Process.Pid
 	}
 	return 0
 }
@@ -74,19 +79,11 @@ func (s *Sandbox) PID(tenant string) int {
 // Yield has the process of a tenant be looked at as watch does, as one that has
 // taken much of the processors, or not.
 func (s *Sandbox) Yield(tenant string, heavy, wasAside bool) {
-	s.mu.Lock()
-	var p *process
-	for key, t := range s.tenants {
-		if strings.HasPrefix(key, tenant+"\x00") {
-			p = t.current
-		}
-	}
-	s.mu.Unlock()
 	l, now := load{aside: wasAside}, time.Now()
 	if heavy {
 		l.heavy = now
 	}
-	p.yield(&l, now)
+	s.processNow(tenant).yield(&l, now)
 }
 
 // Flood is what becomes of a process that asks again and again, and does not read.

@@ -271,8 +271,6 @@ func midway(begun func()) map[string]struct {
 func TestStreamsEnd(t *testing.T) {
 	s, _ := open(t, sandbox.Config{Grace: time.Minute})
 	good := load(t, s, "order", nil)
-	_, err := good.Run(t.Context(), jobOf(t, nil))
-	require.NoError(t, err)
 	for _, end := range []string{"canceled", "overdue", "killed"} {
 		for name := range midway(nil) {
 			t.Run(end+", "+name, func(t *testing.T) {
@@ -287,6 +285,8 @@ func TestStreamsEnd(t *testing.T) {
 				m := reaching(t, s, way.module, &way.stub)
 				dir := t.TempDir()
 				require.NoError(t, os.WriteFile(filepath.Join(dir, "in.bin"), parts(10), 0o600))
+				_, err := good.Run(t.Context(), jobOf(t, nil)) // in the process for the items of this test
+				require.NoError(t, err)
 				before := openFiles(t, s)
 				var got result
 				want, processes := beacon.Timeout, int64(0)
@@ -324,7 +324,7 @@ func TestStreamsEnd(t *testing.T) {
 				}
 				require.Equal(t, want, got.Code, got.Message)
 				require.Zero(t, s.Stats().Running)
-				_, err := good.Run(t.Context(), jobOf(t, nil))
+				_, err = good.Run(t.Context(), jobOf(t, nil))
 				require.NoError(t, err)
 				if end == "killed" {
 					require.Contains(t, got.Message, "was lost")
@@ -332,6 +332,7 @@ func TestStreamsEnd(t *testing.T) {
 					return
 				}
 				require.Equal(t, processes, s.Stats().Started, "nobody else has to suffer for it")
+				require.NoError(t, m.Close(context.Background())) // which has files there, too
 				require.Eventually(t, func() bool { return openFiles(t, s) <= before }, time.Minute, time.Millisecond, "a descriptor is left")
 			})
 		}
