@@ -35,7 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 // patience bounds what a test waits for; it is no measure of anything.
-const patience = 20 * time.Second
+const patience = 5 * time.Minute
 
 func within(t *testing.T) context.Context {
 	t.Helper()

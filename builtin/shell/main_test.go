@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -94,6 +95,26 @@ func (b *bench) ran(job *beacon.Job) beacon.Result {
 func (b *bench) does(line string, files ...string) beacon.Result {
 	b.t.Helper()
 	return b.ran(b.job(map[string]any{"Command": line}, files...))
+}
+
+// overdue runs a line that makes the file begun and then takes longer than it may.
+// How long it takes until then is the machine's business.
+func (b *bench) overdue(line string) beacon.Result {
+	b.t.Helper()
+	for timeout := 50 * time.Millisecond; ; timeout *= 2 {
+		job := b.job(map[string]any{"Command": line})
+		ctx, cancel := context.WithTimeoutCause(b.t.Context(), timeout, beacon.Errorf(beacon.Timeout, "too long"))
+		result, err := b.Run(ctx, job)
+		cancel()
+		if _, begun := job.Dir.Stat("begun"); begun == nil {
+			require.NoError(b.t, err, "a command that takes too long is a result, as for the Node worker")
+			return result
+		}
+		if err != nil {
+			require.Equal(b.t, beacon.Timeout, beacon.CodeOf(err), "%v", err)
+		}
+		require.NoError(b.t, job.Dir.Close())
+	}
 }
 
 // alive lists processes with a word among their arguments.

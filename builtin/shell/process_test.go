@@ -42,18 +42,15 @@ func sleeper(word string) string { return "sh -c 'while :; do sleep 1; done' " +
 func TestTimeoutKillsTheGroup(t *testing.T) {
 	b := prepare(t, Config{KillGraceMs: 100})
 	for name, line := range map[string]string{
-		"children":            "%s & %s & wait",
-		"pipeline":            "%s | cat",
-		"deaf":                "trap '' TERM; %s",
-		"subshells":           "( ( ( %s ) ) )",
-		"with the error pipe": "%s >&2 & wait",
+		"children":            "%s & %s & : > begun; wait",
+		"pipeline":            ": > begun; %s | cat",
+		"deaf":                "trap '' TERM; : > begun; %s",
+		"subshells":           "( ( ( : > begun; %s ) ) )",
+		"with the error pipe": "%s >&2 & : > begun; wait",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := word()
-			ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, beacon.Errorf(beacon.Timeout, "too long"))
-			defer cancel()
-			result, err := b.Run(ctx, b.job(map[string]any{"Command": strings.ReplaceAll(line, "%s", sleeper(w))}))
-			require.NoError(t, err)
+			result := b.overdue(strings.ReplaceAll(line, "%s", sleeper(w)))
 			require.Contains(t, []any{143, 137, 124}, result.Outputs["ExitCode"])
 			gone(t, w)
 		})
@@ -89,15 +86,19 @@ func TestWriterOutsideOfTheGroup(t *testing.T) {
 	end(t, w)
 }
 
-// end kills those with a word among their arguments, and their groups: nobody owns them.
+// end kills those with a word among their arguments, and their groups: nobody owns
+// them. Some may be about to become another program, or to end.
 func end(t *testing.T, word string) {
 	t.Helper()
-	for _, p := range alive(t, word) {
-		pid, err := strconv.Atoi(filepath.Base(strings.SplitN(p, ":", 2)[0]))
-		require.NoError(t, err)
-		require.NoError(t, syscall.Kill(-pid, syscall.SIGKILL))
-	}
-	gone(t, word)
+	require.Eventually(t, func() bool {
+		left := alive(t, word)
+		for _, p := range left {
+			if pid, err := strconv.Atoi(filepath.Base(strings.SplitN(p, ":", 2)[0])); err == nil {
+				_ = syscall.Kill(-pid, syscall.SIGKILL) // it may lead no group
+			}
+		}
+		return len(left) == 0
+	}, time.Minute, 10*time.Millisecond)
 }
 
 // Where the kernel has no descriptors of processes, all is the same.
@@ -110,10 +111,7 @@ func TestWithoutHandles(t *testing.T) {
 	require.Equal(t, beacon.Outputs{"StdOut": "out\nerr\n", "StdErr": "err\n", "ExitCode": 3, "Result": ""}, result.Outputs)
 	require.Equal(t, 137, b.does("kill -9 $$").Outputs["ExitCode"])
 	w := word()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, beacon.Errorf(beacon.Timeout, "too long"))
-	defer cancel()
-	result, err := b.Run(ctx, b.job(map[string]any{"Command": sleeper(w) + " & wait"}))
-	require.NoError(t, err)
+	result = b.overdue(sleeper(w) + " & : > begun; wait")
 	require.Equal(t, 143, result.Outputs["ExitCode"])
 	gone(t, w)
 	require.Equal(t, before+3, descriptors(), "beside the directories of the three jobs")

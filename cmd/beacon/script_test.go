@@ -97,7 +97,7 @@ func TestScripts(t *testing.T) {
 					srv.Shutdown()
 					srv.WaitForShutdown()
 				})
-				if !srv.ReadyForConnections(time.Minute) {
+				if !srv.ReadyForConnections(5 * time.Minute) {
 					ts.Fatalf("the NATS server does not start")
 				}
 				ts.Setenv(args[0], srv.ClientURL())

@@ -34,7 +34,7 @@ func alone(t *testing.T, options *server.Options) *url.URL {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	require.True(t, srv.ReadyForConnections(time.Minute))
+	require.True(t, srv.ReadyForConnections(5*time.Minute))
 	for _, account := range options.Accounts {
 		require.NoError(t, account.EnableJetStream(nil, nil))
 	}

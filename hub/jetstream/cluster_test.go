@@ -44,7 +44,7 @@ func cluster(t *testing.T, n int) (urls []string) {
 		servers = append(servers, srv)
 	}
 	for _, srv := range servers {
-		require.True(t, srv.ReadyForConnections(time.Minute))
+		require.True(t, srv.ReadyForConnections(5*time.Minute))
 		urls = append(urls, srv.ClientURL())
 	}
 	require.Eventually(t, func() bool {
@@ -54,7 +54,7 @@ func cluster(t *testing.T, n int) (urls []string) {
 			}
 		}
 		return false
-	}, time.Minute, 10*time.Millisecond, "the servers find each other")
+	}, 5*time.Minute, 10*time.Millisecond, "the servers find each other")
 	return urls
 }
 

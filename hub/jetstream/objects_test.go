@@ -25,7 +25,7 @@ func TestSweepRemovesWhatNobodyKnows(t *testing.T) {
 		srv.Shutdown()
 		srv.WaitForShutdown()
 	})
-	require.True(t, srv.ReadyForConnections(time.Minute))
+	require.True(t, srv.ReadyForConnections(5*time.Minute))
 	nc, err := nats.Connect(srv.ClientURL())
 	require.NoError(t, err)
 	defer nc.Close()

@@ -35,7 +35,7 @@ func TestFullDisk(t *testing.T) {
 	require.NoError(t, err)
 
 	server := beacontest.NewServer()
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer stop()
 	done := make(chan error, 1)
 	go func() {
