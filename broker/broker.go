@@ -253,8 +253,9 @@ func (b *broker) Call(ctx context.Context, c beacon.Call) (beacon.Result, error)
 
 // permitted decides about a request for first, and about each that redirects make
 // of it, which carry its secrets as long as they stay with its origin.
-func (b *broker) permitted(c *client, first *url.URL, secrets carried) func(method string, u *url.URL) error {
+func (b *broker) permitted(c *client, first *url.URL, secrets carried, known *known) func(method string, u *url.URL) error {
 	return func(method string, u *url.URL) error {
+		known.server(u)
 		if u.Scheme != first.Scheme || !strings.EqualFold(u.Host, first.Host) {
 			secrets = nil // nothing gets them back
 		}
@@ -271,7 +272,7 @@ func (b *broker) permitted(c *client, first *url.URL, secrets carried) func(meth
 			return beacon.Errorf(beacon.Denied, "%s %s is not among the Permissions of the tenant", beacon.Excerpt(method, 20), egress.Redact(u))
 		}
 		b.job.Account.Used(granted.String())
-		b.job.Account.Contacted(hostOf(u))
+		b.job.Account.Contacted(known.masks().mask(hostOf(u)))
 		return nil
 	}
 }

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"net/netip"
 	"net/textproto"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/ultravisor/beacon"
@@ -33,15 +31,28 @@ func (b *broker) Fetch(ctx context.Context, r hostfuncs.Request) (*hostfuncs.Res
 	if err != nil {
 		return nil, err
 	}
-	secrets := carried.masks()
+	known := knownBy(c, carried)
+	known.server(req.URL)
+	if len(known.secrets) > 0 && req.Header.Get("Accept-Encoding") != "" {
+		// In something that is compressed a secret would not be found.
+		req.Header.Set("Accept-Encoding", "identity")
+	}
 	res, err := c.web(req.URL).DoWith(req, egress.Options{ //nolint:bodyclose // whoever gets the response does
-		NoRedirects: r.Redirects == 0, MaxRedirects: r.Redirects, OnRequest: b.permitted(c, req.URL, carried),
+		NoRedirects: r.Redirects == 0, MaxRedirects: r.Redirects, OnRequest: b.permitted(c, req.URL, carried, known),
 	})
+	secrets := known.masks()
+	if err == nil && !secrets.empty() && r.Method != http.MethodHead {
+		// Servers may compress all the same.
+		if err = egress.Decode(res, max(b.provider.cfg.Limits.Received, 1)); err != nil {
+			_ = res.Body.Close() // nothing of it is wanted
+		}
+	}
 	if err != nil {
 		return nil, b.unreached(ctx, req.URL, secrets, err)
 	}
 	header := make(map[string][]string, len(res.Header))
 	for name, values := range res.Header {
+		name = secrets.mask(name)
 		for _, v := range values {
 			header[name] = append(header[name], secrets.mask(v))
 		}
@@ -112,10 +123,6 @@ func (b *broker) request(ctx context.Context, c *client, r hostfuncs.Request) (*
 			req.Header.Add(name, value)
 		}
 	}
-	if len(secrets) > 0 && req.Header.Get("Accept-Encoding") != "" {
-		// In something that is compressed a secret would not be found.
-		req.Header.Set("Accept-Encoding", "identity")
-	}
 	if r.Body != nil {
 		req.Body, req.ContentLength = &sent{b: b, ctx: ctx, from: r.Body}, r.BodyLength
 	}
@@ -136,13 +143,41 @@ const (
 // carried are the secrets in a request's headers, by name.
 type carried map[string]policy.Secret
 
-// masks are the secrets themselves, the longest first: another may be a part of it.
-func (c carried) masks() (m masks) {
-	for _, secret := range c {
-		m = append(m, secret.Reveal())
+// known are the secrets that those may know who take part in one exchange: what
+// the request carries, and what other requests to the same hosts may have carried,
+// or may yet.
+type known struct {
+	client  *client
+	secrets map[string]policy.Secret
+	made    masks // of so many of them
+	many    int
+}
+
+func knownBy(c *client, carried carried) *known {
+	k := &known{client: c, secrets: map[string]policy.Secret{}}
+	maps.Copy(k.secrets, carried)
+	return k
+}
+
+// server adds what the host of a URL may know.
+func (k *known) server(u *url.URL) {
+	for _, name := range k.client.tenant.Secrets() {
+		secret, _ := k.client.tenant.Secret(name)
+		if secret.For(func(r egress.Rule) bool { return allows(http.MethodGet, u)(egress.Rule{Host: r.Host, Port: -1}) }) {
+			k.secrets[name] = secret
+		}
 	}
-	slices.SortFunc(m, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
-	return m
+}
+
+func (k *known) masks() masks {
+	if k.many != len(k.secrets) {
+		secrets := make([]string, 0, len(k.secrets))
+		for _, secret := range k.secrets {
+			secrets = append(secrets, secret.Reveal())
+		}
+		k.made, k.many = masksOf(secrets), len(secrets)
+	}
+	return k.made
 }
 
 // insert puts secrets into a header's value.
@@ -235,7 +270,7 @@ func (m masks) error(ctx context.Context, err error) error {
 	case errors.Is(err, egress.ErrTooLarge), errors.Is(err, egress.ErrTooSlow):
 		return beacon.Errorf(beacon.WebLimit, "%s", m.mask(err.Error()))
 	}
-	return beacon.Errorf(beacon.Unreachable, "%s", m.mask(beacon.Excerpt(fmt.Sprint(err), 500)))
+	return beacon.Errorf(beacon.Unreachable, "%s", beacon.Excerpt(m.mask(fmt.Sprint(err)), 500))
 }
 
 // isToken reports whether text can be a method or a header's name.

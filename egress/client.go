@@ -54,7 +54,7 @@ type Config struct {
 	// that sets the header Accept-Encoding. With any other encoding, Do fails.
 	Decode bool
 	// Timeouts for connecting with TLS (30 s and 15 s) and for the header of the
-	// response (60 s) have these defaults.
+	// response (60 s) have these defaults. For the header, less than 0 means none.
 	DialTimeout, TLSTimeout, HeaderTimeout time.Duration
 	// TLS and Resolver replace those of the system. Servers replaces TLS for some
 	// servers, by their names or addresses with ports ("hub.example:443").
@@ -92,7 +92,7 @@ func New(cfg Config) *Client {
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        cfg.TLS.Clone(),
 		TLSHandshakeTimeout:    cfg.TLSTimeout,
-		ResponseHeaderTimeout:  cfg.HeaderTimeout,
+		ResponseHeaderTimeout:  max(cfg.HeaderTimeout, 0), // HTTP/2 takes less than 0 for a time that is over
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 		ForceAttemptHTTP2:      true,
@@ -226,10 +226,17 @@ func (c *Client) wrap(res *http.Response, raw *body) error {
 	if !c.cfg.Decode {
 		return nil
 	}
-	switch encoding := strings.ToLower(strings.TrimSpace(res.Header.Get("Content-Encoding"))); encoding {
+	return Decode(res, c.cfg.MaxBody)
+}
+
+// Decode has the body of a response decoded if it is gzipped, to limit bytes at
+// most. With any other encoding it fails.
+func Decode(res *http.Response, limit int64) error {
+	switch encoding := strings.ToLower(strings.TrimSpace(strings.Join(res.Header.Values("Content-Encoding"), ","))); encoding {
 	case "", "identity":
 	case "gzip", "x-gzip":
-		res.Body = &inflated{from: raw, limit: c.cfg.MaxBody, open: func() (*gzip.Reader, error) { return gzip.NewReader(raw) }}
+		raw := res.Body
+		res.Body = &inflated{from: raw, limit: limit, open: func() (*gzip.Reader, error) { return gzip.NewReader(raw) }}
 		res.Header.Del("Content-Encoding")
 		res.Header.Del("Content-Length")
 		res.ContentLength = -1
