@@ -309,6 +309,11 @@ func (c checkedRedirects) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		// What follows is a connection and no body: it would not end with the request.
+		_ = res.Body.Close() // nothing of it is wanted
+		return nil, beacon.Errorf(beacon.Failed, "the server answers with another protocol, which it was not asked for")
+	}
 	if _, err := res.Location(); err != nil && !errors.Is(err, http.ErrNoLocation) {
 		_ = res.Body.Close() // nothing of it is wanted
 		return nil, beacon.Errorf(beacon.Failed, "a redirect to something that is not a URL")
@@ -332,7 +337,7 @@ func clean(cause, err error) error {
 	var ue *url.Error
 	switch {
 	case errors.As(err, &name):
-		return &told{fmt.Sprintf("the name %s cannot be resolved: %s", beacon.Excerpt(name.Name, 100), name.Err), err}
+		return &told{fmt.Sprintf("the name %s cannot be resolved: %s", beacon.Excerpt(name.Name, 100), unresolved(name)), err}
 	case errors.As(err, &op) && op.Op == "dial":
 		return &told{"cannot connect: " + op.Err.Error(), err}
 	case errors.As(err, &op):
@@ -341,6 +346,18 @@ func clean(cause, err error) error {
 		return ue.Err
 	}
 	return err
+}
+
+// unresolved says why a name is unknown. The resolver's own words may have its
+// address and ours.
+func unresolved(err *net.DNSError) string {
+	switch {
+	case err.IsNotFound:
+		return "no such host"
+	case err.IsTimeout:
+		return "the name server did not answer in time"
+	}
+	return "the name server does not answer it"
 }
 
 // A told error has a text of its own and keeps its cause for errors.Is.

@@ -140,6 +140,33 @@ func TestRebinding(t *testing.T) {
 	_, err = get(t, c, "http://nowhere.test:"+port)
 	require.ErrorContains(t, err, "nowhere.test cannot be resolved")
 	require.NotContains(t, err.Error(), "127.0.0.1", "where the DNS is, is nobody's business")
+	// Nobody is there: the resolver's own error has both ends of the attempt.
+	nobody := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", "127.0.0.1:1")
+	}}
+	_, err = get(t, client(t, egress.Config{Policy: policy, Resolver: nobody}), "http://silent.test:"+port)
+	require.ErrorContains(t, err, "silent.test cannot be resolved")
+	require.NotContains(t, err.Error(), "127.0.0.1")
+}
+
+// A connection that is no HTTP any more would not end with its request.
+func TestOtherProtocols(t *testing.T) {
+	gone := make(chan error, 1)
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			gone <- err
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n")
+		_, err = io.ReadAll(conn)
+		gone <- err
+	})
+	_, err := get(t, client(t, egress.Config{Policy: egress.Policy{Private: true}}), s.URL)
+	require.Equal(t, beacon.Failed, beacon.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "another protocol")
+	require.NoError(t, <-gone, "the connection is closed")
 }
 
 func TestRedirects(t *testing.T) {

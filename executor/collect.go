@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,6 +36,36 @@ type Collected struct {
 	Filename string
 	Size     int64
 	Data     string `json:",omitempty"`
+}
+
+// tidied leaves out of a result what names a file that none of the item's can be:
+// whoever gets it may keep the file under that name.
+func tidied(result beacon.Result) beacon.Result {
+	for _, key := range []string{outputName, outputFiles} {
+		value, given := result.Outputs[key]
+		if !given || names(key, value) {
+			continue
+		}
+		result.Outputs = maps.Clone(result.Outputs) // the provider may have kept them
+		delete(result.Outputs, key)
+		result.Log = append(result.Log, fmt.Sprintf("Output %s is left out: it does not name a file of the item", key))
+	}
+	return result
+}
+
+// names reports whether a provider's output names files as the item could have them.
+func names(key string, value any) bool {
+	raw, err := json.Marshal(value)
+	files := make([]Collected, 1)
+	if key == outputName {
+		err = errors.Join(err, json.Unmarshal(raw, &files[0].Filename))
+	} else {
+		err = errors.Join(err, json.Unmarshal(raw, &files))
+	}
+	for _, f := range files {
+		err = errors.Join(err, staging.CheckPath("a file", f.Filename))
+	}
+	return err == nil
 }
 
 // inline is the largest output file that is held in memory as part of a result;

@@ -174,6 +174,7 @@ func (e *Executor) carryOut(ctx context.Context, provider beacon.Provider, run *
 	run.Source, run.Output, run.Sources, run.Outputs = first(sources), first(outputs), sources, outputs
 	result, err = e.call(ctx, provider, run)
 	result.Log = append(notes, result.Log...)
+	result = tidied(result)
 	if err != nil || len(request.outputs) == 0 || !files.wants(result) {
 		return result, err
 	}

@@ -340,6 +340,42 @@ func TestOutputNames(t *testing.T) {
 	}
 }
 
+// A provider may say what its file is called, but not that it belongs elsewhere.
+func TestOutputsThatNameOthersFiles(t *testing.T) {
+	for name, outputs := range map[string]struct {
+		given beacon.Outputs
+		kept  bool
+	}{
+		"goes up":            {beacon.Outputs{"OutputFilename": "../../etc/cron.d/x"}, false},
+		"as JSON":            {beacon.Outputs{"OutputFilename": json.RawMessage(`"..\u002f..\u002fx"`)}, false},
+		"absolute":           {beacon.Outputs{"OutputFilename": "/etc/passwd"}, false},
+		"Windows":            {beacon.Outputs{"OutputFilename": `..\x`}, false},
+		"a drive":            {beacon.Outputs{"OutputFilename": "c:x"}, false},
+		"control":            {beacon.Outputs{"OutputFilename": "a\x00b"}, false},
+		"not text":           {beacon.Outputs{"OutputFilename": json.RawMessage(`["x"]`)}, false},
+		"one of several":     {beacon.Outputs{"OutputFiles": json.RawMessage(`[{"Filename":"a"},{"Filename":"../b","Data":"OutputData2"}]`)}, false},
+		"not a list":         {beacon.Outputs{"OutputFiles": json.RawMessage(`{"Filename":"a"}`)}, false},
+		"a name":             {beacon.Outputs{"OutputFilename": "a.txt"}, true},
+		"a name as JSON":     {beacon.Outputs{"OutputFilename": json.RawMessage(`"a.txt"`)}, true},
+		"several with names": {beacon.Outputs{"OutputFiles": json.RawMessage(`[{"Filename":"a"},{"Filename":"b/c"}]`)}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := prepare(t, func(context.Context, *beacon.Job) (beacon.Result, error) {
+				return beacon.Result{Outputs: outputs.given}, nil
+			}, executor.Config{})
+			result, err := b.Run(t.Context(), work(nil), nil)
+			require.NoError(t, err)
+			if outputs.kept {
+				require.Equal(t, outputs.given, result.Outputs)
+				require.Empty(t, result.Log)
+				return
+			}
+			require.Empty(t, result.Outputs)
+			require.Contains(t, strings.Join(result.Log, ""), "does not name a file of the item")
+		})
+	}
+}
+
 func TestProvider(t *testing.T) {
 	yes := errors.New("provider says no")
 	tests := map[string]struct {

@@ -212,7 +212,7 @@ func output(i *Item, c *abi.Call) abi.Errno {
 		return notNow
 	}
 	name, value := text(c, 0), json.RawMessage(copyOf(c.Bytes(1)))
-	if name == "" || !json.Valid(value) {
+	if name == "" || !ValidValue(value) {
 		return invalid
 	}
 	// A small output costs more than its bytes.
@@ -253,7 +253,7 @@ func copyOf(b []byte) []byte {
 func plainValue(name string, value json.RawMessage) any {
 	if name == beacon.OutputExitCode {
 		var code float64
-		if json.Unmarshal(value, &code) == nil && code == math.Trunc(code) && math.Abs(code) <= math.MaxUint32 {
+		if json.Unmarshal(value, &code) == nil && code == math.Trunc(code) && code >= math.MinInt32 && code <= math.MaxUint32 {
 			return int(code)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hostfuncs/abi"
@@ -110,8 +111,11 @@ func (v *values) UnmarshalJSON(raw []byte) error {
 }
 
 // strictly decodes a request: a member that is not known would be one that does
-// not work.
+// not work. Bytes that are no text would take more room than they did.
 func strictly(raw []byte, into any) error {
+	if !utf8.Valid(raw) {
+		return beacon.Errorf(beacon.Invalid, "the request is not UTF-8")
+	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	err := dec.Decode(into)

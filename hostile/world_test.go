@@ -86,6 +86,7 @@ type world struct {
 	inside   *httptest.Server // may be asked by nobody
 	visits   atomic.Int64     // of inside
 	asked    sync.Map         // what api was asked for
+	hijacked sync.Map         // connections that api does not speak HTTP on any more
 	ended    []func()
 }
 
@@ -139,7 +140,10 @@ func (w *world) serve() {
 		fmt.Fprint(rw, w.secrets.server)
 	}))
 	w.api = httptest.NewServer(http.HandlerFunc(w.answer))
-	w.end(w.api.Close)
+	w.end(func() {
+		w.api.Close()
+		w.hijacked.Range(func(conn, _ any) bool { return conn.(net.Conn).Close() == nil || true })
+	})
 	w.end(w.inside.Close)
 }
 
@@ -168,6 +172,13 @@ func (w *world) answer(rw http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
+	case "/v1/upgrade":
+		conn, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			return
+		}
+		w.hijacked.Store(conn, true)
+		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n")
 	case "/v1/silent":
 		<-r.Context().Done()
 	case "/v1/upload":
@@ -225,6 +236,7 @@ func (w *world) requests() beacon.Settings {
 	url("RedirectForEver", api+"/for-ever")
 	url("Endless", api+"/endless")
 	url("Silent", api+"/silent")
+	url("Upgrade", api+"/upgrade")
 	url("Short", api+"/short")
 	add("Upload", map[string]any{"URL": api + "/upload", "Method": "POST", "BodyLength": -1})
 	return all

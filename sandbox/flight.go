@@ -212,10 +212,10 @@ func (p *process) Most(method wire.Method, notice bool) int {
 
 const (
 	// What guests may say, with what encoding adds: a message of 4 KiB, a request of
-	// 64 KiB, a call of 16 MiB.
+	// 64 KiB, a call of 16 MiB, of which line separators become twice as long.
 	maxProgress = 16 << 10
 	maxFetch    = 1 << 20
-	maxCall     = 20 << 20
+	maxCall     = 33 << 20
 	// maxAsked is how many requests of a process may be without a reply. An item has
 	// 17 at most; each takes memory here, which the process must not choose.
 	maxAsked = 1 << 14

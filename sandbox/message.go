@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/sandbox/wire"
 )
 
@@ -141,8 +142,8 @@ func parseResult(payload []byte) (*runResult, error) {
 		switch d.Byte() {
 		case valueJSON:
 			raw := json.RawMessage(d.String())
-			if !json.Valid(raw) {
-				return nil, fmt.Errorf("%w: an output that is not JSON", wire.ErrProtocol)
+			if !hostfuncs.ValidValue(raw) {
+				return nil, fmt.Errorf("%w: an output that cannot be one", wire.ErrProtocol)
 			}
 			value = raw
 		case valueText:

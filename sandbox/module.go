@@ -57,7 +57,8 @@ func (s *Sandbox) Load(ctx context.Context, src wasmrt.Source) (*Module, error) 
 }
 
 // longest is how long an answer about an item may be: standard output is in it
-// up to three times, as text, as result, and in base64.
+// up to three times, as text, as result, and in base64. Of what is no text, each
+// second byte may become three in the first two.
 func longest(l hostfuncs.Limits) int {
 	if l.Output <= 0 {
 		l.Output = 16 << 20 // the default
@@ -69,7 +70,7 @@ func longest(l hostfuncs.Limits) int {
 	if l.Output > most || l.Log > most {
 		return most
 	}
-	return int(min(4*(l.Output+l.Log)+maxAnswer, most))
+	return int(min(6*l.Output+2*l.Log+maxAnswer, most))
 }
 
 // Name is the name that the module was loaded under.

@@ -292,15 +292,17 @@ func fdFilestatSetSize(p *Process, c *abi.Call) abi.Errno {
 	return errnoOf(file.Truncate(c.I64(1)))
 }
 
-// timesOf decodes the times to set; zero leaves one as it is.
-func timesOf(accessed, modified uint64, flags uint32) (a, m time.Time, errno abi.Errno) {
+// timesOf decodes the times to set; zero leaves one as it is. Now is what the
+// guest's clock shows, since it reads the times again as they were set.
+func (p *Process) timesOf(accessed, modified uint64, flags uint32) (a, m time.Time, errno abi.Errno) {
 	const accessedSet, accessedNow, modifiedSet, modifiedNow = 1, 2, 4, 8
 	if flags > 15 || flags&(accessedSet|accessedNow) == accessedSet|accessedNow ||
 		flags&(modifiedSet|modifiedNow) == modifiedSet|modifiedNow ||
 		accessed > math.MaxInt64 || modified > math.MaxInt64 {
 		return a, m, eInvalid
 	}
-	now := time.Now()
+	ns := time.Now().UnixNano()
+	now := time.Unix(0, ns-ns%int64(p.cfg.Resolution))
 	if flags&accessedSet != 0 {
 		a = time.Unix(0, int64(accessed))
 	}
@@ -321,7 +323,7 @@ func fdFilestatSetTimes(p *Process, c *abi.Call) abi.Errno {
 	if errno != success {
 		return errno
 	}
-	accessed, modified, errno := timesOf(c.U64(1), c.U64(2), c.U32(3))
+	accessed, modified, errno := p.timesOf(c.U64(1), c.U64(2), c.U32(3))
 	if errno != success {
 		return errno
 	}

@@ -92,7 +92,7 @@ func pathFilestatSetTimes(p *Process, c *abi.Call) abi.Errno {
 	if errno != success {
 		return errno
 	}
-	accessed, modified, errno := timesOf(c.U64(3), c.U64(4), c.U32(5))
+	accessed, modified, errno := p.timesOf(c.U64(3), c.U64(4), c.U32(5))
 	if errno != success {
 		return errno
 	}

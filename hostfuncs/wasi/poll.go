@@ -155,6 +155,11 @@ func (h hostClock) wait(p *Process, s []byte) (d time.Duration, ok bool) {
 	now, ok := p.now(h, binary.LittleEndian.Uint32(s[16:]))
 	timeout := binary.LittleEndian.Uint64(s[24:])
 	if binary.LittleEndian.Uint16(s[40:])&clockAbsolute != 0 {
+		// The clock that the guest sees gets there with its next step: whoever asks for
+		// many moments at once must not learn what is between two of them.
+		if past := timeout % uint64(p.cfg.Resolution); past > 0 {
+			timeout += min(uint64(p.cfg.Resolution)-past, math.MaxUint64-timeout)
+		}
 		timeout -= min(now, timeout)
 	}
 	return time.Duration(min(timeout, math.MaxInt64)), ok //nolint:gosec // fits
