@@ -2,6 +2,7 @@ package beacon
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 )
 
@@ -64,6 +65,27 @@ type Progress struct {
 // representable in JSON; byte slices become base64, and so does the content of
 // a File.
 type Outputs map[string]any
+
+// UnmarshalJSON decodes them one by one. What Go has no value for, such as a number
+// that is too large for a float64, stays JSON, a json.RawMessage.
+func (o *Outputs) UnmarshalJSON(raw []byte) error {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return err
+	}
+	if all == nil {
+		return nil
+	}
+	*o = make(Outputs, len(all))
+	for name, raw := range all {
+		var value any
+		if json.Unmarshal(raw, &value) != nil {
+			value = raw
+		}
+		(*o)[name] = value
+	}
+	return nil
+}
 
 // Names of the outputs that every Ultravisor task type knows.
 const (

@@ -40,10 +40,12 @@ func Settings() []string {
 
 // The most that one item may name.
 const (
-	maxSources  = 100
-	maxOutputs  = 100
-	maxPattern  = 1024
-	defaultName = "source_file"
+	maxSources = 100
+	maxOutputs = 100
+	maxPattern = 1024
+	// Each alternative in braces is tried with each of those that follow.
+	maxAlternatives = 256
+	defaultName     = "source_file"
 )
 
 // A request is what an item says about files.
@@ -186,12 +188,33 @@ func (r *request) readOutputs(s beacon.Settings) error {
 		} else if len(o.name) > maxPattern || !doublestar.ValidatePattern(o.name) || strings.Contains(o.name, "..") || strings.HasPrefix(o.name, "/") {
 			return beacon.Errorf(beacon.Invalid, "%s: %q is not a pattern such as *.csv or **/*.png", settingOutputs, beacon.Excerpt(o.name, 80))
 		}
+		if o.pattern && alternatives(o.name) > maxAlternatives {
+			return beacon.Errorf(beacon.Invalid, "%s: the braces of %q mean more than %d patterns: name them one by one", settingOutputs, beacon.Excerpt(o.name, 80), maxAlternatives)
+		}
 		if slices.ContainsFunc(r.outputs, func(other output) bool { return other.name == o.name }) {
 			continue // said twice
 		}
 		r.outputs = append(r.outputs, o)
 	}
 	return nil
+}
+
+// alternatives is how many patterns without braces a pattern means, at most.
+func alternatives(pattern string) int {
+	all := 1
+	var open []int
+	for _, r := range pattern {
+		switch n := len(open) - 1; {
+		case r == '{':
+			open = append(open, 1)
+		case r == ',' && n >= 0:
+			open[n]++
+		case r == '}' && n >= 0:
+			all = min(all*open[n], maxAlternatives+1)
+			open = open[:n]
+		}
+	}
+	return all
 }
 
 // list reads a setting that is a JSON array, which on the wire may be inside of

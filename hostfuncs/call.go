@@ -34,6 +34,27 @@ type call struct {
 // times its own limit on output is what an item's calls may have there together.
 const heldOutputs = 4
 
+// maxCallSettings is how many settings a call may have: each takes much more memory
+// than its text, here and wherever it comes.
+const maxCallSettings = 4096
+
+// fewSettings are settings, not more than that.
+type fewSettings beacon.Settings
+
+// UnmarshalJSON counts before it decodes.
+func (s *fewSettings) UnmarshalJSON(raw []byte) error {
+	commas := 0
+	for at, depth := range structure(raw) {
+		if depth == 1 && raw[at] == ',' {
+			commas++
+		}
+	}
+	if commas >= maxCallSettings {
+		return beacon.Errorf(beacon.Invalid, "%d settings, limit %d", commas+1, maxCallSettings)
+	}
+	return json.Unmarshal(raw, (*beacon.Settings)(s))
+}
+
 // maxAsking is what the requests of calls that have not ended may take together,
 // in bytes: each is in memory until its callee has begun, and after.
 const maxAsking = 32 << 20
@@ -131,7 +152,7 @@ func callOpen(i *Item, c *abi.Call) abi.Errno {
 	var asked struct {
 		Capability string
 		Action     string
-		Settings   beacon.Settings
+		Settings   fewSettings
 		Source     string
 		Output     string
 		TimeoutMs  int64
@@ -141,7 +162,7 @@ func callOpen(i *Item, c *abi.Call) abi.Errno {
 		return i.refuse(err)
 	}
 	k := &call{ended: make(chan struct{}), held: &i.held}
-	r := beacon.Call{Capability: asked.Capability, Action: asked.Action, Settings: asked.Settings}
+	r := beacon.Call{Capability: asked.Capability, Action: asked.Action, Settings: beacon.Settings(asked.Settings)}
 	switch asked.Progress {
 	case "", "drop":
 	case "forward":

@@ -1,52 +1,54 @@
 package hostfuncs
 
 import (
-	"bytes"
 	"encoding/json"
-	"strconv"
+	"iter"
 )
 
 // maxNesting is how deep an output may be. Parsers, ours too, refuse what is too
 // deep together with all that it comes in: results of others, if many go together.
 const maxNesting = 1000
 
-// ValidValue reports whether JSON can be an output: it is well-formed, not nested
-// more than 1,000 deep, and its numbers are none that a float64 cannot hold, which
-// others have no number for.
+// ValidValue reports whether JSON can be an output: it is well-formed, and not
+// nested more than 1,000 deep.
 func ValidValue(raw []byte) bool {
 	if !json.Valid(raw) {
 		return false
 	}
-	depth := 0
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; {
-		case c == '"':
-			for i++; raw[i] != '"'; i++ {
-				if raw[i] == '\\' {
-					i++
-				}
-			}
-		case c == '[' || c == '{':
-			if depth++; depth > maxNesting {
-				return false
-			}
-		case c == ']' || c == '}':
-			depth--
-		case c == '-' || '0' <= c && c <= '9':
-			number := raw[i:]
-			if end := bytes.IndexFunc(number, func(r rune) bool {
-				return (r < '0' || r > '9') && r != '-' && r != '+' && r != '.' && r != 'e' && r != 'E'
-			}); end >= 0 {
-				number = number[:end]
-			}
-			const sure = 300 // digits are less than what a float64 can hold
-			if len(number) > sure || bytes.ContainsAny(number, "eE") {
-				if _, err := strconv.ParseFloat(string(number), 64); err != nil {
-					return false
-				}
-			}
-			i += len(number) - 1
+	for _, depth := range structure(raw) {
+		if depth > maxNesting {
+			return false
 		}
 	}
 	return true
+}
+
+// structure gives the places of all brackets and commas of well-formed JSON, and
+// how deep each is: an opening bracket as what is inside of it, a closing one as
+// what is outside.
+func structure(raw []byte) iter.Seq2[int, int] {
+	return func(yield func(at, depth int) bool) {
+		depth := 0
+		for i := 0; i < len(raw); i++ {
+			switch raw[i] {
+			case '"':
+				for i++; raw[i] != '"'; i++ {
+					if raw[i] == '\\' {
+						i++
+					}
+				}
+				continue
+			case '[', '{':
+				depth++
+			case ']', '}':
+				depth--
+			case ',':
+			default:
+				continue
+			}
+			if !yield(i, depth) {
+				return
+			}
+		}
+	}
 }

@@ -28,7 +28,7 @@ func TestCorpusInProcesses(t *testing.T) {
 	modules := specimens(t)
 	if os.Getenv("BEACON_HOSTILE") != "all" {
 		n := -1
-		called := []string{"honest", "writer", "time-sleep", "trap-names", "flood-forged-failure"} // others call them
+		called := []string{"honest", "writer", "numbers", "deaf", "time-sleep", "trap-names", "flood-forged-failure"} // others call them
 		modules = slices.DeleteFunc(modules, func(s specimen) bool {
 			n++
 			return n%7 != 0 && !slices.Contains(called, s.name)

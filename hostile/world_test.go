@@ -251,7 +251,7 @@ func (w *world) grants(kind string) []string {
 	case "open":
 		return []string{"http * *://*:*"}
 	case "api":
-		return []string{"http GET,POST http://" + host + "/v1", "address 127.0.0.1", "secret key", "call honest/Execute", "call writer", "call time-sleep", "call trap-names", "call flood-forged-failure"}
+		return []string{"http GET,POST http://" + host + "/v1", "address 127.0.0.1", "secret key", "call honest/Execute", "call writer", "call numbers", "call deaf", "call time-sleep", "call trap-names", "call flood-forged-failure"}
 	case "self":
 		return []string{"call call-itself"}
 	case "bomb":

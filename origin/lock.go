@@ -45,7 +45,7 @@ type Locked struct {
 
 // ReadLock reads a lock file. Without one it is nil.
 func ReadLock(file string) (*Lock, error) {
-	raw, err := os.ReadFile(file)
+	raw, err := readLock(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -55,14 +55,62 @@ func ReadLock(file string) (*Lock, error) {
 	if err != nil {
 		return wrong(pathless(err))
 	}
-	if len(raw) > maxLock {
-		return wrong(fmt.Errorf("more than %d bytes", maxLock))
-	}
 	l, err := parseLock(raw)
 	if err != nil {
 		return wrong(err)
 	}
 	return l, nil
+}
+
+// readLock reads the file, which came with a folder from somewhere, maybe.
+func readLock(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // a device has no end, a pipe no beginning
+		return nil, errors.New("it is not a regular file")
+	}
+	opened, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer opened.Close()
+	return bounded(opened, maxLock)
+}
+
+// unique refuses an object with two members of one name: a reader of the file
+// would see one, and the program take the other. Names that differ in capitals are
+// one to it, but for those of modules.
+func unique(dec *json.Decoder, path ...string) error {
+	token, err := dec.Token()
+	if err != nil || token != json.Delim('{') && token != json.Delim('[') {
+		return err
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		name := ""
+		if token == json.Delim('{') {
+			key, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			name, _ = key.(string)
+			same := name
+			if len(path) != 1 || !strings.EqualFold(path[0], "Modules") {
+				same = strings.ToLower(name)
+			}
+			if seen[same] {
+				return fmt.Errorf("%q stands in it twice", beacon.Excerpt(name, 200))
+			}
+			seen[same] = true
+		}
+		if err := unique(dec, append(path, name)...); err != nil {
+			return err
+		}
+	}
+	_, err = dec.Token()
+	return err
 }
 
 func parseLock(raw []byte) (*Lock, error) {
@@ -74,6 +122,9 @@ func parseLock(raw []byte) (*Lock, error) {
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one JSON value")
+	}
+	if err := unique(json.NewDecoder(bytes.NewReader(raw))); err != nil {
+		return nil, err
 	}
 	if l.Version != lockVersion {
 		return nil, fmt.Errorf("it has version %d, this program knows %d", l.Version, lockVersion)

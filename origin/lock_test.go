@@ -74,12 +74,15 @@ run "beacon lock --accept" to accept it`, err.Error())
 
 func TestLocksThatAreWrong(t *testing.T) {
 	for text, want := range map[string]string{
-		``:                                 "not the JSON",
-		`{"Version":2}`:                    "it has version 2",
-		`{}`:                               "it has version 0",
-		`{"Version":1} x`:                  "more than one",
-		`{"Version":1,"Module":{}}`:        `unknown field "Module"`,
-		`{"Version":1,"Modules":{"a":{}}}`: "module a has no SHA256",
+		``:                "not the JSON",
+		`{"Version":2}`:   "it has version 2",
+		`{}`:              "it has version 0",
+		`{"Version":1} x`: "more than one",
+		`{"Version":1,"Modules":{"a":{"SHA256":"` + digestOf(nil) + `"},"a":{"SHA256":"` + digestOf(module) + `"}}}`: `"a" stands in it twice`,
+		`{"Version":1,"Modules":{"a":{"SHA256":"` + digestOf(nil) + `","sha256":"` + digestOf(module) + `"}}}`:       `"sha256" stands in it twice`,
+		`{"Version":1,"Modules":{},"modules":{}}`:        `"modules" stands in it twice`,
+		`{"Version":1,"Module":{}}`:                      `unknown field "Module"`,
+		`{"Version":1,"Modules":{"a":{}}}`:               "module a has no SHA256",
 		`{"Version":1,"Modules":{"a":{"SHA256":"xyz"}}}`: "module a has no SHA256",
 	} {
 		file := write(t, filepath.Join(t.TempDir(), "lock"), []byte(text))
@@ -91,4 +94,16 @@ func TestLocksThatAreWrong(t *testing.T) {
 	require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
 	_, err = origin.ReadLock(write(t, filepath.Join(t.TempDir(), "lock"), []byte(strings.Repeat(" ", 17<<20))))
 	require.ErrorContains(t, err, "more than")
+	// Modules are by their paths, which may differ in nothing else.
+	_, err = origin.ReadLock(write(t, filepath.Join(t.TempDir(), "lock"), []byte(`{"Version":1,"Modules":{"a":{"SHA256":"`+digestOf(nil)+`"},"A":{"SHA256":"`+digestOf(nil)+`"}}}`)))
+	require.NoError(t, err)
+	if endless := "/dev/zero"; exists(endless) {
+		_, err = origin.ReadLock(endless)
+		require.ErrorContains(t, err, "not a regular file")
+	}
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }

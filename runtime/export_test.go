@@ -7,6 +7,7 @@ import (
 	"fmt"
 	goruntime "runtime"
 
+	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/runtime/snapshot"
 )
 
@@ -122,3 +123,8 @@ func (m *Module) Await() {
 
 // Recalled reports whether the module is as an earlier process left it.
 func (m *Module) Recalled() bool { return m.recalled }
+
+// Graceful is the context of a guest that asks whether it is cancelled.
+func Graceful(ctx context.Context, item *hostfuncs.Item) (context.Context, func()) {
+	return (&Module{entry: entry{asksCancelled: true}}).graceful(ctx, item)
+}

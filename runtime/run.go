@@ -428,7 +428,7 @@ func (m *Module) fileLimit(limit error) error {
 }
 
 // cancelGrace is what a guest that asks whether it is cancelled gets to end by
-// itself. The deadline has no grace.
+// itself, if its deadline does not come first, which has no grace.
 const cancelGrace = time.Second
 
 // graceful gives a cancelled guest a moment, if it is one that looks. The
@@ -443,7 +443,11 @@ func (m *Module) graceful(ctx context.Context, item *hostfuncs.Item) (context.Co
 		defer close(ended)
 		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			item.Cancel()
-			wait := time.NewTimer(cancelGrace)
+			grace := cancelGrace
+			if deadline, bounded := ctx.Deadline(); bounded {
+				grace = min(grace, time.Until(deadline))
+			}
+			wait := time.NewTimer(grace)
 			defer wait.Stop()
 			select {
 			case <-wait.C:

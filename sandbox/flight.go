@@ -100,8 +100,11 @@ func (p *process) canceled(f *flight) {
 	if errors.Is(f.ctx.Err(), context.DeadlineExceeded) {
 		return // the process has the same deadline, and ends the item without a second's grace
 	}
+	over := time.Now().Add(cancelGrace + p.sandbox.cfg.Grace)
 	p.mu.Lock()
-	f.over = time.Now().Add(cancelGrace + p.sandbox.cfg.Grace)
+	if f.over.IsZero() || over.Before(f.over) {
+		f.over = over
+	}
 	p.mu.Unlock()
 	p.conn.Notify(noticeCancel, amount{n: 0, flight: f.number}.bytes())
 }
