@@ -3,6 +3,7 @@ package confine_test
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -44,7 +46,7 @@ func TestMain(m *testing.M) {
 func attempt(dir string) {
 	read, write := filepath.Join(dir, "read"), filepath.Join(dir, "write")
 	var c confined
-	c.Report = confine.Apply(confine.Rules{Read: []string{read}, Write: []string{write}, Memory: 1 << 30, OpenFiles: 100})
+	c.Report = confine.Apply(confine.Rules{Read: []string{read}, Write: []string{write}, Memory: 1 << 30, OpenFiles: 100, FileSize: 1 << 20, CPU: time.Minute})
 	do := func(name string, err error) {
 		t := try{Name: name}
 		if err != nil {
@@ -84,6 +86,9 @@ func attempt(dir string) {
 	do("socket", err)
 	_, err = syscall.ForkExec("/proc/self/exe", []string{"x", "none"}, &syscall.ProcAttr{Files: []uintptr{0, 1, 2}})
 	do("start a program", err)
+	for name, flags := range map[string]uintptr{"fork": 0, "share memory with a process": unix.CLONE_VM, "have a namespace": unix.CLONE_NEWUSER} {
+		do(name, clone(flags|uintptr(unix.SIGCHLD)))
+	}
 	do("signal its parent", syscall.Kill(os.Getppid(), 0))
 	do("trace", unix.PtraceAttach(os.Getppid()))
 	_, err = unix.OpenByHandleAt(-1, unix.NewFileHandle(1, []byte("12345678")), 0)
@@ -108,6 +113,18 @@ func attempt(dir string) {
 		panic(err)
 	}
 	_, _ = os.Stdin.Read(make([]byte, 1)) // until it was looked at
+}
+
+// clone makes a process that ends at once.
+func clone(flags uintptr) error {
+	if flags&unix.CLONE_VM != 0 {
+		flags |= unix.CLONE_VFORK // until it has ended, it has this stack
+	}
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, 0, 0, 0, 0)
+	if errno == 0 && pid == 0 {
+		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+	return zero(errno)
 }
 
 func zero(errno unix.Errno) error {
@@ -149,14 +166,15 @@ func TestS3Confined(t *testing.T) {
 			require.Regexp(t, `(?m)^Seccomp:\t2$`, string(status))
 		}
 	}
-	if os.Geteuid() != 0 { // what cannot be looked into is root's
-		info, err := os.Stat(filepath.Join(proc, "environ"))
-		require.NoError(t, err)
-		require.Zero(t, info.Sys().(*syscall.Stat_t).Uid) //nolint:forcetypeassert // it is that on Linux
-	}
+	limits, err := os.ReadFile(filepath.Join(proc, "limits"))
+	require.NoError(t, err)
+	require.Regexp(t, `(?m)^Max core file size +0 +0 `, string(limits))
+	require.Regexp(t, `(?m)^Max open files +100 +100 `, string(limits))
+	require.Regexp(t, `(?m)^Max file size +1048576 +1048576 `, string(limits))
+	require.Regexp(t, `(?m)^Max cpu time +60 +62 `, string(limits))
 	require.NoError(t, stdin.Close())
 	require.NoError(t, cmd.Wait())
-	require.Len(t, c.Tries, 26)
+	require.Len(t, c.Tries, 29)
 	files := []string{"read outside", "read the system", "read /proc", "write to what is read", "write outside"}
 	for _, try := range c.Tries {
 		switch name := try.Name; {
@@ -168,4 +186,35 @@ func TestS3Confined(t *testing.T) {
 			require.NotEmpty(t, try.Error, name)
 		}
 	}
+}
+
+// S3: nobody may look into a confined process. What that is true of is root's, which
+// shows where the process is not.
+func TestS3NotLookedInto(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "confined", filepath.Join(t.TempDir(), "none"))
+	user := os.Geteuid()
+	if user == 0 {
+		user = 65534
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	if err := cmd.Start(); errors.Is(err, fs.ErrPermission) {
+		t.Skip("no other user can be taken:", err)
+	} else {
+		require.NoError(t, err)
+	}
+	var c confined
+	require.NoError(t, json.NewDecoder(out).Decode(&c))
+	if !c.Report.Calls {
+		t.Skip("without seccomp it has made itself one that can be looked into")
+	}
+	info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "environ"))
+	require.NoError(t, err)
+	owner := info.Sys().(*syscall.Stat_t).Uid //nolint:forcetypeassert // it is that on Linux
+	require.NotEqual(t, user, int(owner))
+	require.NoError(t, stdin.Close())
+	require.NoError(t, cmd.Wait())
 }
