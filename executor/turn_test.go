@@ -231,6 +231,7 @@ func TestCallsThatAreRefused(t *testing.T) {
 		"other tenant's":  {beacon.Call{Capability: "Inner"}, all, executor.Config{Shared: func(string, string) bool { return false }}, "belongs to another tenant"},
 		"a URL":           {beacon.Call{Capability: "Inner", Settings: setting}, all, executor.Config{}, "SourceURL means nothing in a call"},
 		"bad source":      {beacon.Call{Capability: "Inner", SourceName: "..", Source: strings.NewReader("")}, all, executor.Config{}, "is not a file name"},
+		"bad output":      {beacon.Call{Capability: "Inner", OutputName: "../x", Output: func() (io.WriteCloser, error) { return nil, broken }}, all, executor.Config{}, "Output \"../x\" must be a plain file name"},
 		"source breaks":   {beacon.Call{Capability: "Inner", SourceName: "a", Source: io.MultiReader(strings.NewReader("x"), failing{broken})}, all, executor.Config{}, "broken"},
 		"output breaks":   {beacon.Call{Capability: "Inner", OutputName: "a", Output: func() (io.WriteCloser, error) { return nil, broken }}, all, executor.Config{}, "broken"},
 		"no room": {beacon.Call{Capability: "Inner", SourceName: "a", Source: strings.NewReader("xx")}, all, executor.Config{Enter: func(context.Context, string, beacon.WorkItem) (beacon.Payer, func(), error) {

@@ -694,6 +694,26 @@ func TestFloods(t *testing.T) {
 	})
 }
 
+// S17: a line that does not end takes no more memory than its beginning.
+func TestS17LineWithoutEnd(t *testing.T) {
+	g := start(t, setup{limits: hostfuncs.Limits{Log: 1 << 30}})
+	part := []byte(strings.Repeat("x", 1<<20))
+	var before, after goruntime.MemStats
+	goruntime.GC()
+	goruntime.ReadMemStats(&before)
+	for range 64 {
+		n, err := g.item.Stderr().Write(part)
+		require.NoError(t, err)
+		require.Equal(t, len(part), n)
+	}
+	goruntime.GC()
+	goruntime.ReadMemStats(&after)
+	require.Less(t, after.HeapAlloc, before.HeapAlloc+16<<20)
+	lines := g.item.Log()
+	require.Len(t, lines, 1)
+	require.LessOrEqual(t, len(lines[0]), 8<<10)
+}
+
 // S30: whatever a guest passes, every function answers with an error number or
 // ends the item for a reason of ours; nothing outside changes.
 func FuzzCalls(f *testing.F) {

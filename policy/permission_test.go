@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ultravisor/beacon"
+	"github.com/ultravisor/beacon/egress"
 	"github.com/ultravisor/beacon/policy"
 )
 
@@ -171,4 +173,25 @@ func FuzzPermission(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a ceiling does not have, nothing below it has.
+func TestWithin(t *testing.T) {
+	prefixes := func(list ...string) (all []netip.Prefix) {
+		for _, p := range list {
+			all = append(all, netip.MustParsePrefix(p))
+		}
+		return all
+	}
+	for _, tt := range []struct{ have, ceiling, want egress.Policy }{
+		{egress.Policy{Private: true}, egress.Policy{}, egress.Policy{}},
+		{egress.Policy{}, egress.Policy{Private: true}, egress.Policy{}},
+		{egress.Policy{Private: true}, egress.Policy{Private: true}, egress.Policy{Private: true}},
+		{egress.Policy{Networks: prefixes("10.0.0.0/8")}, egress.Policy{}, egress.Policy{}},
+		{egress.Policy{Networks: prefixes("10.0.0.0/8", "192.168.0.0/16")}, egress.Policy{Networks: prefixes("10.1.0.0/16")}, egress.Policy{Networks: prefixes("10.1.0.0/16")}},
+		{egress.Policy{Networks: prefixes("10.1.2.3/32")}, egress.Policy{Networks: prefixes("10.0.0.0/8")}, egress.Policy{Networks: prefixes("10.1.2.3/32")}},
+		{egress.Policy{Networks: prefixes("10.1.2.3/32")}, egress.Policy{Networks: prefixes("10.1.2.4/32")}, egress.Policy{}},
+	} {
+		require.Equal(t, tt.want, policy.Within(tt.have, tt.ceiling))
+	}
 }
