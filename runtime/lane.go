@@ -37,6 +37,10 @@ const (
 // after functions of the host's.
 type lane struct {
 	processors func() int
+	// giveWay has guests that take long offer their processor to other threads of
+	// the system, by yield, whenever they come by.
+	giveWay atomic.Bool
+	yield   func()
 
 	// busy is true if anybody holds or wants a place.
 	busy atomic.Bool
@@ -59,7 +63,7 @@ type laneQueue struct {
 }
 
 func newLane() *lane {
-	return &lane{processors: func() int { return goruntime.GOMAXPROCS(0) }}
+	return &lane{processors: func() int { return goruntime.GOMAXPROCS(0) }, yield: yieldProcessor}
 }
 
 // A lease is one guest's place in the lane. It belongs to the guest's goroutine,
@@ -92,6 +96,9 @@ func (l *lease) pass(ctx context.Context, ran time.Duration, now time.Time) (wai
 	a.mu.Lock()
 	if l.held && !a.over(l, now) {
 		a.mu.Unlock()
+		if a.giveWay.Load() {
+			a.yield()
+		}
 		return false
 	}
 	a.drop(l)

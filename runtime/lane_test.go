@@ -249,3 +249,26 @@ func TestSlices(t *testing.T) {
 		require.Equal(t, usual, first)
 	})
 }
+
+// S11: guests that take long, and nobody else, offer their processor to other
+// threads of the system if they are told to.
+func TestLaneGivesWay(t *testing.T) {
+	onTrack(t, 2, func(x *track) {
+		times := 0
+		x.lane.yield = func() { times++ }
+		a := x.lease("a")
+		x.requirePasses(a) // and gets its place
+		x.requirePasses(a)
+		require.Zero(t, times)
+		x.lane.giveWay.Store(true)
+		x.brief("b")
+		require.Zero(t, times)
+		x.requirePasses(a)
+		x.requirePasses(a)
+		require.Equal(t, 2, times)
+		x.lane.giveWay.Store(false)
+		x.requirePasses(a)
+		require.Equal(t, 2, times)
+		a.end()
+	})
+}

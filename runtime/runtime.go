@@ -123,6 +123,12 @@ func New(cfg Config) (*Runtime, error) {
 // Memory is what all guests together may have, in bytes.
 func (r *Runtime) Memory() int64 { return r.memory.total }
 
+// GiveWay says whether guests that take long offer their processor to all other
+// threads of the system every 100 us: they still use what nobody else wants. It is
+// for a process whose threads are of the lowest class (SCHED_IDLE), on Linux; the
+// default is that they do not. It may be called at any time.
+func (r *Runtime) GiveWay(on bool) { r.lane.giveWay.Store(on) }
+
 // private makes sure that a directory exists and is ours alone.
 func private(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

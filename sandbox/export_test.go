@@ -76,15 +76,21 @@ func (s *Sandbox) PID(tenant string) int {
 	return 0
 }
 
-// Yield has the process of a tenant be looked at as watch does, as one that has
-// taken much of the processors, or not.
-func (s *Sandbox) Yield(tenant string, heavy, wasAside bool) {
-	l, now := load{aside: wasAside}, time.Now()
-	if heavy {
-		l.heavy = now
+// An Effort is what watch knows of a process.
+type Effort struct{ effort effort }
+
+// Yield has the process of a tenant be looked at as watch does, at a time, as one
+// that has taken much of the processors, or not.
+func (s *Sandbox) Yield(tenant string, e *Effort, heavy bool, now time.Time) {
+	e.effort.looked = time.Time{}
+	if e.effort.heavy = (time.Time{}); heavy {
+		e.effort.heavy = now
 	}
-	s.processNow(tenant).yield(&l, now)
+	s.processNow(tenant).yield(&e.effort, now)
 }
+
+// AsideTime is how long a process gives way.
+const AsideTime = asideTime
 
 // Flood is what becomes of a process that asks again and again, and does not read.
 func Flood(times int) error {

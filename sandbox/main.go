@@ -65,6 +65,7 @@ const (
 	noticeCancel wire.Method = 32 + iota
 	noticeUnload
 	noticeCallProgress
+	noticeAside
 )
 
 // The methods of a supervisor.
@@ -103,6 +104,7 @@ type hello struct {
 	CPU           time.Duration
 	Level         slog.Level // of log lines that anybody wants
 	Lanes         int        // that came with the process, for items
+	Aside         bool       // its guests give way to all others
 }
 
 // registerRequest is a wasmrt.Registration whose binary is in a file of the
@@ -153,7 +155,7 @@ type child struct {
 // Most implements wire.Handler.
 func (c *child) Most(method wire.Method, notice bool) int {
 	switch {
-	case notice && (method == noticeCancel || method == noticeUnload || method == noticeCallProgress):
+	case notice && (method == noticeCancel || method == noticeUnload || method == noticeCallProgress || method == noticeAside):
 		return maxRequest
 	case notice:
 	case method == methodPing:
@@ -230,6 +232,13 @@ func (c *child) Notice(method wire.Method, payload []byte) error {
 			return err
 		}
 		go c.items.unload(number)
+	case noticeAside:
+		d := wire.NewDecoder(payload)
+		on := d.Bool()
+		if err := d.End(); err != nil {
+			return err
+		}
+		c.items.runtime.GiveWay(on)
 	case noticeCallProgress:
 		number, progress, err := parseProgress(payload)
 		if err != nil {
@@ -307,6 +316,7 @@ func (c *child) begin(h hello) (confine.Report, error) {
 		if err != nil {
 			return confine.Report{}, err
 		}
+		rt.GiveWay(h.Aside)
 		c.items = newItems(c.conn, rt)
 		for n := range h.Lanes {
 			lane, err := openLane(n)

@@ -343,7 +343,9 @@ func (p *process) load(ctx context.Context, m *Module) error {
 		p.linked++
 		dir := filepath.Join(p.dir, fmt.Sprint("module-", p.linked))
 		p.sandbox.work.Go(func() {
+			p.opening.Add(1)
 			l.err = p.open(m, dir)
+			p.opened.Add(1)
 			if l.err != nil {
 				p.mu.Lock()
 				delete(p.modules, m.number) // the next item tries again

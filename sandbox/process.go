@@ -34,10 +34,15 @@ type process struct {
 	quiet bool
 
 	// worked is when its last item has ended, in ns; heavy is true while it takes
-	// much of the processors.
+	// much of the processors, aside while it gives way to others.
 	worked atomic.Int64
 	heavy  atomic.Bool
-	asked  atomic.Int64 // requests of the process without a reply
+	aside  atomic.Bool
+	effort effort // for watch
+	// opening counts what it has begun, and opened what it has ended, that is not for
+	// items only: to begin itself, and to open modules.
+	opening, opened atomic.Int64
+	asked           atomic.Int64 // requests of the process without a reply
 
 	// woken has watch look at what there is to watch.
 	woken chan struct{}
@@ -83,7 +88,9 @@ func (s *Sandbox) launch(ctx context.Context, h hello, release func() error) (*p
 		return nil, errors.Join(fmt.Errorf("start a process of the sandbox: %w", err), os.RemoveAll(dir), release())
 	}
 	h.Lanes = p.lanes.Len()
+	p.opening.Add(1)
 	report, err := p.greet(ctx, h)
+	p.opened.Add(1)
 	if err != nil {
 		p.stop()
 		<-p.gone
@@ -135,6 +142,9 @@ func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) 
 	}
 	p.conn = wire.New(stream)
 	s.began(p)
+	if h.Aside {
+		p.stepAside()
+	}
 	var served sync.WaitGroup
 	served.Go(func() {
 		if err := p.conn.Serve(p); !errors.Is(err, wire.ErrClosed) {
@@ -175,6 +185,9 @@ func (p *process) end(why error) {
 	}
 	p.mu.Unlock()
 	if first {
+		if p.aside.Load() {
+			_ = giveWay(p.cmd.Process.Pid, false) // ending takes a while, too; without privileges a longer one
+		}
 		kill(p.cmd)
 		p.wake()
 	}

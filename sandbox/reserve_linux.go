@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"time"
@@ -15,20 +17,16 @@ func processorTime(pid int) (time.Duration, bool) {
 	return time.Duration(t.Nano()), err == nil
 }
 
-// stepAside has a process use all processors that this one may use but the last,
-// or all of them again. A process that is gone, or hidden, stays as it is.
-func stepAside(pid int, aside bool) {
-	var all unix.CPUSet
-	if unix.SchedGetaffinity(os.Getpid(), &all) != nil || all.Count() < 2 {
-		return
+// giveWay has a process run only where nobody else wants the processor, or again
+// as this one does, for which it may lack the privilege. A process that is gone
+// stays as it is.
+func giveWay(pid int, on bool) error {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return fmt.Errorf("ask how this process is scheduled: %w", err)
 	}
-	if aside {
-		for cpu := len(all)*64 - 1; cpu >= 0; cpu-- {
-			if all.IsSet(cpu) {
-				all.Clear(cpu)
-				break
-			}
-		}
+	if on {
+		attr.Policy = unix.SCHED_IDLE
 	}
 	// Threads that begin meanwhile are like the one that has made them, which may
 	// not have had its turn yet.
@@ -37,13 +35,18 @@ func stepAside(pid int, aside bool) {
 		more = false
 		threads, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
 		if err != nil {
-			return
+			return nil //nolint:nilerr // it has ended
 		}
 		for _, t := range threads {
-			if tid, err := strconv.Atoi(t.Name()); err == nil && !done[t.Name()] {
-				done[t.Name()], more = true, true
-				_ = unix.SchedSetaffinity(tid, &all) // it may be gone
+			tid, err := strconv.Atoi(t.Name())
+			if err != nil || done[t.Name()] {
+				continue
+			}
+			done[t.Name()], more = true, true
+			if err := unix.SchedSetAttr(tid, attr, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("set how a process is scheduled: %w", err)
 			}
 		}
 	}
+	return nil
 }

@@ -2,7 +2,7 @@ package sandbox_test
 
 import (
 	"os"
-	"slices"
+	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -13,58 +13,119 @@ import (
 	"github.com/ultravisor/beacon/sandbox"
 )
 
-// processors is how many each thread of a process may use.
-func processors(t *testing.T, pid int) (all []int) {
+// givesWay reports whether all threads of a process, or none, are of the class that
+// gives way to all others.
+func givesWay(t *testing.T, pid int) (all, none bool) {
 	threads, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
 	require.NoError(t, err)
+	all, none = true, true
 	for _, thread := range threads {
-		var set unix.CPUSet
 		tid, err := strconv.Atoi(thread.Name())
 		require.NoError(t, err)
-		if unix.SchedGetaffinity(tid, &set) == nil { // it may have ended
-			all = append(all, set.Count())
+		attr, err := unix.SchedGetAttr(tid, 0)
+		if err != nil { // it has ended
+			continue
+		}
+		if attr.Policy == unix.SCHED_IDLE {
+			none = false
+		} else {
+			all = false
 		}
 	}
-	require.NotEmpty(t, all)
-	return all
+	return all, none
 }
 
-// S11: a process that takes much of the processors leaves one of them to others
-// that do not, as long as these have items.
-func TestS11ProcessesLeaveRoom(t *testing.T) {
-	var set unix.CPUSet
-	require.NoError(t, unix.SchedGetaffinity(0, &set))
-	n := set.Count()
-	if n < 2 {
-		t.Skip("there is one processor")
-	}
-	s, _ := open(t, sandbox.Config{Shares: 2})
+// neighbours are two tenants, each with a process, and what has one run an item.
+func neighbours(t *testing.T) (s *sandbox.Sandbox, try func(tenant string) error) {
+	s, _ = open(t, sandbox.Config{Shares: 2})
 	m := load(t, s, "order", nil)
-	run := func(tenant string) {
+	return s, func(tenant string) error {
 		job := jobOf(t, nil)
 		job.Tenant = tenant
 		_, err := m.Run(t.Context(), job)
-		require.NoError(t, err)
+		return err
 	}
-	// The process is looked at beside, too, and may have been busy when it began.
-	becomes := func(n int, why string, do func()) {
-		t.Helper()
-		require.Eventually(t, func() bool {
-			do()
-			return !slices.ContainsFunc(processors(t, s.PID("heavy")), func(k int) bool { return k != n })
-		}, time.Minute, time.Millisecond, why)
-	}
-	run("heavy")
-	becomes(n, "nobody else has items", func() { s.Yield("heavy", true, true) })
-	aside := func() { run("brief"); s.Yield("heavy", true, false) }
-	becomes(n-1, "another has", aside)
-	becomes(n, "it takes little now", func() { s.Yield("heavy", false, true) })
-	becomes(n-1, "and much again", aside)
-	becomes(n, "the other has no items any more", func() { s.Yield("heavy", true, true) })
-	becomes(n-1, "and has again", aside)
-	becomes(n, "the other takes as much", func() {
+}
+
+// hinder has the process of the heavy tenant hinder the brief one, so that it gives
+// way, and says when.
+func hinder(t *testing.T, s *sandbox.Sandbox, run func(string), effort *sandbox.Effort) (when time.Time) {
+	require.Eventually(t, func() bool { // the brief item must have been a moment ago
 		run("brief")
-		s.Yield("brief", true, false)
-		s.Yield("heavy", true, true)
-	})
+		when = time.Now()
+		s.Yield("heavy", effort, true, when)
+		all, _ := givesWay(t, s.PID("heavy"))
+		return all
+	}, time.Minute, time.Millisecond)
+	return when
+}
+
+// S11: a process that takes much of the processors gives way to others that do
+// not, as long as these have items, and a while longer.
+func TestS11ProcessesGiveWay(t *testing.T) {
+	// What the watch of the process itself finds is nothing: it takes little.
+	s, try := neighbours(t)
+	run := func(tenant string) { require.NoError(t, try(tenant)) }
+	run("heavy")
+	pid := s.PID("heavy")
+	var effort sandbox.Effort
+	now := time.Now()
+	requireNormal := func(why string) {
+		t.Helper()
+		_, none := givesWay(t, pid)
+		require.True(t, none, why)
+	}
+	s.Yield("heavy", &effort, true, now)
+	requireNormal("nobody else has items")
+	run("brief")
+	s.Yield("heavy", &effort, false, time.Now())
+	requireNormal("it takes little")
+	now = hinder(t, s, run, &effort)
+	s.Yield("heavy", &effort, true, now.Add(sandbox.AsideTime-time.Second))
+	all, _ := givesWay(t, pid)
+	require.True(t, all, "others may come again")
+	run("heavy") // it works as before
+
+	// The one that takes its place gives way from the start.
+	s.Kill("heavy")
+	for s.PID("heavy") == pid {
+		_ = try("heavy") // it may have been in the one that ends
+	}
+	all, _ = givesWay(t, s.PID("heavy"))
+	require.True(t, all, "it is the same tenant")
+}
+
+// Without privileges a process does not come back from the class of those that give
+// way: another one takes its place.
+func TestProcessesGiveWayOnce(t *testing.T) {
+	s, try := neighbours(t)
+	run := func(tenant string) { require.NoError(t, try(tenant)) }
+	run("heavy")
+	pid := s.PID("heavy")
+	var effort sandbox.Effort
+	now := hinder(t, s, run, &effort)
+	done := make(chan struct{})
+	go func() { // its thread ends with it
+		defer close(done)
+		runtime.LockOSThread()
+		withoutPrivileges(t)
+		s.Yield("heavy", &effort, false, now.Add(sandbox.AsideTime))
+	}()
+	<-done
+	run("heavy")
+	require.NotEqual(t, pid, s.PID("heavy"))
+}
+
+// withoutPrivileges takes the privilege to schedule others from this thread.
+func withoutPrivileges(t *testing.T) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		t.Error(err)
+		return
+	}
+	data[0].Effective &^= 1 << unix.CAP_SYS_NICE
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		t.Error(err)
+	}
 }

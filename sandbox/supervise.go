@@ -15,6 +15,7 @@ import (
 type tenant struct {
 	current  *process
 	starting *starting // nil unless one is being started
+	hinders  time.Time // when its process hindered others the last time
 }
 
 // starting is a process that is being started. waiting is guarded by the Sandbox's
@@ -64,8 +65,9 @@ func (s *Sandbox) processOf(ctx context.Context, name, folder string) (*process,
 			s.makeRoom(t)
 			next := &starting{done: make(chan struct{})}
 			t.starting = next
+			aside := time.Since(t.hinders) < asideTime
 			s.work.Go(func() {
-				next.process, next.err = s.start(name, folder)
+				next.process, next.err = s.start(name, folder, aside)
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				t.current, t.starting = next.process, nil
@@ -154,8 +156,8 @@ func (*Sandbox) left(p *process) {
 	}
 }
 
-// start starts a process for items.
-func (s *Sandbox) start(tenant, folder string) (*process, error) {
+// start starts a process for items, which gives way to others if it is to be aside.
+func (s *Sandbox) start(tenant, folder string, aside bool) (*process, error) {
 	release := func() error { return nil }
 	if s.cfg.Folder != nil {
 		path, free, err := s.cfg.Folder(tenant)
@@ -173,7 +175,7 @@ func (s *Sandbox) start(tenant, folder string) (*process, error) {
 		}
 	}
 	return s.launch(s.life, hello{
-		Role: roleItems, Write: folder, Memory: s.runtime.Memory() / int64(s.cfg.Shares), Extra: extraMemory, Level: s.level(),
+		Role: roleItems, Write: folder, Memory: s.runtime.Memory() / int64(s.cfg.Shares), Extra: extraMemory, Level: s.level(), Aside: aside,
 	}, release)
 }
 
@@ -192,7 +194,6 @@ func (p *process) watch() {
 	var ping *wire.Waiter
 	var asked, looked time.Time
 	last := time.Now() // when there was something to watch
-	var load load
 	for {
 		select {
 		case <-p.sandbox.life.Done():
@@ -250,7 +251,7 @@ func (p *process) watch() {
 				continue
 			}
 		}
-		p.yield(&load, now)
+		p.yield(&p.effort, now)
 		next := step
 		if resting {
 			if next = p.idle(now); next <= 0 {
