@@ -30,7 +30,8 @@ var layers = map[string][]string{
 		"transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker",
 	},
 	"egress":                 {""},
-	"policy":                 {"", "egress"},
+	"jsonfile":               {""},
+	"policy":                 {"", "egress", "jsonfile"},
 	"broker":                 {"", "egress", "hostfuncs", "policy"},
 	"origin":                 {"", "policy"},
 	"audit":                  {""},
@@ -38,7 +39,7 @@ var layers = map[string][]string{
 	"staging":                {"", "egress", "guestfs"},
 	"executor":               {"", "staging"},
 	"guestfs":                {},
-	"builtin":                {"", "builtin/filesystem", "builtin/llm", "builtin/shell"},
+	"builtin":                {"", "builtin/filesystem", "builtin/llm", "builtin/shell", "jsonfile"},
 	"builtin/filesystem":     {""},
 	"builtin/shell":          {""},
 	"hostfuncs/abi":          {},
@@ -100,7 +101,7 @@ var layers = map[string][]string{
 	"builtin/llm/wire":      {""},
 	"hostile":               {}, // nothing but tests
 	"cmd/beacon": {
-		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "monitor", "origin", "policy", "protocol", "replay", "runtime", "runtime/module", "sandbox", "scaffold", "staging", "submit", "toolchain",
+		"", "address", "audit", "broker", "builtin", "egress", "executor", "golden", "hostfuncs", "hub", "hub/jetstream", "hub/journal", "hub/ledger", "jsonfile", "monitor", "origin", "policy", "protocol", "replay", "runtime", "runtime/module", "sandbox", "scaffold", "staging", "submit", "toolchain",
 		"hub/dashboard", "transport", "transport/fallback", "transport/poll", "transport/session", "transport/ws", "worker", "worker/outbox",
 	},
 }

@@ -3,9 +3,7 @@
 package builtin
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"slices"
 
@@ -13,6 +11,7 @@ import (
 	"github.com/ultravisor/beacon/builtin/filesystem"
 	"github.com/ultravisor/beacon/builtin/llm"
 	"github.com/ultravisor/beacon/builtin/shell"
+	"github.com/ultravisor/beacon/jsonfile"
 )
 
 // A Source makes the provider of one built-in capability.
@@ -96,21 +95,10 @@ func source[C any, P beacon.Provider](open func(C, Host) (P, error)) func(beacon
 			if err != nil {
 				return nil, err
 			}
-			dec := json.NewDecoder(bytes.NewReader(raw))
-			dec.DisallowUnknownFields()
-			if err := dec.Decode(&c); err != nil {
-				return nil, readable(err)
+			if err := jsonfile.Decode(raw, &c); err != nil {
+				return nil, beacon.Errorf(beacon.Invalid, "%w", err)
 			}
 		}
 		return open(c, host)
 	}
-}
-
-// readable says of a value of the wrong type which key has it.
-func readable(err error) error {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		return beacon.Errorf(beacon.Invalid, "%s is a %s: want %s", wrong.Field, wrong.Value, wrong.Type)
-	}
-	return err
 }

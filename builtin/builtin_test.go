@@ -36,5 +36,5 @@ func TestSources(t *testing.T) {
 	_, err := builtin.Open("Nothing", nil, builtin.Host{})
 	require.Equal(t, beacon.NotFound, beacon.CodeOf(err))
 	_, err = builtin.Open("Shell", beacon.Settings{"MaxBufferBytes": json.RawMessage(`"many"`)}, builtin.Host{})
-	require.ErrorContains(t, err, "MaxBufferBytes is a string")
+	require.ErrorContains(t, err, "MaxBufferBytes is text in quotes: want a number")
 }

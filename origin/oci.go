@@ -94,7 +94,15 @@ func reached(ctx context.Context, source string, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, errdef.ErrNotFound):
-		return beacon.Errorf(beacon.NotFound, "%s: there is no such module in the registry", shown)
+		hint := "" // a tag that is not said is one that may not be there
+		if ref, perr := parseReference(strings.TrimPrefix(source, ociScheme)); perr == nil {
+			if _, perr := ref.Digest(); perr == nil {
+				hint = "; its digest is that of the manifest, which beacon push prints, not the module's SHA-256"
+			} else {
+				hint = fmt.Sprintf(" with the tag %s", beacon.Excerpt(ref.Reference, 128))
+			}
+		}
+		return beacon.Errorf(beacon.NotFound, "%s: there is no such module in the registry%s", shown, hint)
 	case errors.Is(err, content.ErrMismatchedDigest):
 		return beacon.Errorf(beacon.Refused, "%s: what the registry sends is not what its digest says", shown)
 	}
@@ -102,7 +110,7 @@ func reached(ctx context.Context, source string, err error) error {
 	if errors.As(err, &ours) {
 		return beacon.Errorf(ours.Code, "%s: %w", shown, ours)
 	}
-	return beacon.Errorf(beacon.Unreachable, "%s: %s", shown, beacon.Excerpt(err.Error(), 500))
+	return beacon.Errorf(beacon.Unreachable, "%s: the registry cannot be reached, or does not do what it is asked: %s", shown, beacon.Excerpt(err.Error(), 500))
 }
 
 // pull brings a module from a registry. Everything is checked against its

@@ -81,12 +81,11 @@ func Sign(binary, secret []byte, password, comment string) ([]byte, error) {
 	var key minisign.PrivateKey
 	var err error
 	if minisign.IsEncrypted(secret) {
-		key, err = minisign.DecryptKey(password, bytes.TrimSpace(secret))
-	} else {
-		err = key.UnmarshalText(bytes.TrimSpace(secret))
-	}
-	if err != nil {
-		return nil, beacon.Errorf(beacon.Invalid, "the secret key cannot be read: %w", err)
+		if key, err = minisign.DecryptKey(password, bytes.TrimSpace(secret)); err != nil {
+			return nil, beacon.Errorf(beacon.Invalid, "the secret key does not open with this password: it is another's, or the file is damaged")
+		}
+	} else if err = key.UnmarshalText(bytes.TrimSpace(secret)); err != nil {
+		return nil, beacon.Errorf(beacon.Invalid, "this is not a secret key of minisign; the public one, beside it, only checks: %w", err)
 	}
 	return minisign.SignWithComments(key, binary, comment, "signature from "+fmt.Sprintf("%X", key.ID())), nil
 }

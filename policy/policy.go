@@ -1,11 +1,9 @@
 package policy
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/egress"
+	"github.com/ultravisor/beacon/jsonfile"
 )
 
 // A Policy is what the operator decides about the whole worker. The zero value
@@ -176,13 +175,8 @@ func Parse(raw []byte, reveal func(string) (string, error)) (*Policy, error) {
 		Keys             []string
 		Prices           *Prices
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&file); err != nil {
+	if err := jsonfile.Decode(raw, &file); err != nil {
 		return nil, fmt.Errorf("not the policy that is expected: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("not the policy that is expected: more than one JSON value")
 	}
 	p := &Policy{tenants: map[string]*Tenant{}, Signatures: file.RequireSignature, Keys: file.Keys}
 	switch p.Signatures {

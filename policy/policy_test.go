@@ -94,7 +94,7 @@ func TestPoliciesThatAreWrong(t *testing.T) {
 		``:                                  "not the policy",
 		`[]`:                                "not the policy",
 		`{} {}`:                             "more than one",
-		`{"Tenant": {}}`:                    `unknown field "Tenant"`,
+		`{"Tenant": {}}`:                    `unknown key "Tenant"; the nearest known one is "Tenants"`,
 		`{"Tenants": {"a b": {}}}`:          "a tenant is called by",
 		`{"Tenants": {"a": {"Weight": 0}}}`: "tenant a: Weight is 0",
 		`{"Tenants": {"a": {"Concurrency": -1}}}`:                                          "below zero",

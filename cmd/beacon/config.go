@@ -6,12 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +16,7 @@ import (
 	"github.com/ultravisor/beacon/broker"
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/hostfuncs"
+	"github.com/ultravisor/beacon/jsonfile"
 	"github.com/ultravisor/beacon/policy"
 	"github.com/ultravisor/beacon/protocol"
 	"github.com/ultravisor/beacon/replay"
@@ -218,23 +216,8 @@ func readConfig(path string) (config, error) {
 // decodeConfig is strict: a key that nobody reads is a setting that does not
 // work, and whoever wrote it wants to know.
 func decodeConfig(raw []byte, into *config) error {
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &keys); err != nil {
-		return fmt.Errorf("not a JSON object: %w", err)
-	}
-	known := fields(reflect.TypeFor[config]())
-	for key := range sorted(keys) {
-		if !slices.Contains(known, key) {
-			return fmt.Errorf("unknown key %q; the nearest known one is %q", beacon.Excerpt(key, 60), nearest(key, known))
-		}
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields() // inside of providers
-	if err := dec.Decode(into); err != nil {
+	if err := jsonfile.Decode(raw, into); err != nil {
 		return err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one JSON value")
 	}
 	switch {
 	case into.MaxConcurrent < 0:
@@ -261,48 +244,6 @@ func decodeConfig(raw []byte, into *config) error {
 		}
 	}
 	return nil
-}
-
-func fields(t reflect.Type) []string {
-	var names []string
-	for i := range t.NumField() {
-		if t.Field(i).IsExported() {
-			names = append(names, t.Field(i).Name)
-		}
-	}
-	return names
-}
-
-// nearest finds the name that takes the fewest changes of letters.
-func nearest(key string, names []string) string {
-	return slices.MinFunc(names, func(a, b string) int {
-		return cmp.Compare(distance(key, a), distance(key, b))
-	})
-}
-
-// distance counts the letters to change, insert or remove between two words.
-func distance(a, b string) int {
-	a, b = strings.ToLower(a), strings.ToLower(b)
-	if len(a) > 100 {
-		a = a[:100]
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := before
-			if a[i] != b[j] {
-				change++
-			}
-			before = row[j+1]
-			row[j+1] = min(change, row[j]+1, before+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // secret reads a value that is kept elsewhere.

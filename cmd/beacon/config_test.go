@@ -48,14 +48,15 @@ func TestConfig(t *testing.T) {
 		"secret that is not there":    {text: `{"Password": "$TEST_ABSENT"}`, fails: "Password: the environment has no TEST_ABSENT"},
 		"unknown key":                 {text: `{"ServerUrl": "x"}`, fails: `unknown key "ServerUrl"; the nearest known one is "ServerURL"`},
 		"misspelt":                    {text: `{"MaxConcurent": 1}`, fails: `"MaxConcurrent"`},
-		"unknown key of a provider":   {text: `{"Providers": [{"Source": "a", "Confg": 1}]}`, fails: "Confg"},
+		"unknown key of a provider":   {text: `{"Providers": [{"Source": "a", "Confg": 1}]}`, fails: `unknown key "Confg" in Providers[0]; the nearest known one is "Config"`},
+		"wrong type in a provider":    {text: `{"Providers": [{"Source": "a", "Memory": 64}]}`, fails: "Providers[0].Memory is a number: want text in quotes"},
 		"provider without source":     {text: `{"Providers": [{}]}`, fails: "entry 0 has no Source"},
 		"capabilities":                {text: `{"Capabilities": ["Shell"]}`, want: func(c config) any { return c.Capabilities }, value: []string{"Shell"}},
 		"not a key":                   {text: `{"found": true}`, fails: `unknown key "found"`},
-		"wrong type":                  {text: `{"MaxConcurrent": "many"}`, fails: "MaxConcurrent"},
+		"wrong type":                  {text: `{"MaxConcurrent": "many"}`, fails: "MaxConcurrent is text in quotes: want a number"},
 		"negative":                    {text: `{"PollIntervalMs": -1}`, fails: "below zero"},
 		"not an object":               {text: `[]`, fails: "not a JSON object"},
-		"not JSON":                    {text: `{`, fails: "not a JSON object"},
+		"not JSON":                    {text: `{`, fails: "not a JSON object: line 1: "},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/builtin"
 	"github.com/ultravisor/beacon/executor"
+	"github.com/ultravisor/beacon/jsonfile"
 	"github.com/ultravisor/beacon/replay"
 	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/sandbox"
@@ -283,7 +284,7 @@ func (o *execOptions) unknownSettings(c beacon.Capability, settings beacon.Setti
 	for name := range sorted(settings) {
 		if !slices.Contains(known, name) {
 			fmt.Fprintf(o.err, "note: %s/%s declares no setting %q; the nearest is %q\n",
-				c.Name, action.Name, beacon.Excerpt(name, 80), nearest(name, known))
+				c.Name, action.Name, beacon.Excerpt(name, 80), jsonfile.Nearest(name, known))
 		}
 	}
 }

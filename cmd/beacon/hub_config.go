@@ -2,16 +2,12 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,9 +15,9 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/hub"
 	"github.com/ultravisor/beacon/hub/ledger"
+	"github.com/ultravisor/beacon/jsonfile"
 )
 
 // A hubConfig says where a hub listens, where it keeps what it has, and whom it
@@ -110,27 +106,7 @@ func (c *hubConfig) read(path string, flags *pflag.FlagSet) error {
 }
 
 // decodeHubConfig is strict, as decodeConfig is.
-func decodeHubConfig(raw []byte, into *hubConfig) error {
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &keys); err != nil {
-		return fmt.Errorf("not a JSON object: %w", err)
-	}
-	known := fields(reflect.TypeFor[hubConfig]())
-	for key := range sorted(keys) {
-		if !slices.Contains(known, key) {
-			return fmt.Errorf("unknown key %q; the nearest known one is %q", beacon.Excerpt(key, 60), nearest(key, known))
-		}
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one JSON value")
-	}
-	return nil
-}
+func decodeHubConfig(raw []byte, into *hubConfig) error { return jsonfile.Decode(raw, into) }
 
 // check refuses what cannot be meant.
 func (c *hubConfig) check() error {

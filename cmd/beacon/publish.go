@@ -181,7 +181,7 @@ func (o *signOptions) sign(ctx context.Context, path string) error {
 	comment := cmp.Or(o.comment, "file:"+filepath.Base(file)+"\ttimestamp:"+fmt.Sprint(time.Now().Unix()))
 	signature, err := origin.Sign(binary, key, password, comment)
 	if err != nil {
-		return err
+		return fmt.Errorf("sign with --key %s: %w", o.key, err)
 	}
 	to := cmp.Or(o.output, file+origin.SignatureExtension)
 	if err := os.WriteFile(to, signature, 0o644); err != nil { //nolint:gosec // a signature is for everybody

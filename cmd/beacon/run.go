@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -232,6 +233,16 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 	return nil
 }
 
+// checkAddress finds out whether somebody could listen there, as far as it can be
+// seen.
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	return err
+}
+
 // settleTime is from the first registration until what a worker does for the first
 // time, and most of that only once, is done.
 const settleTime = time.Second
@@ -246,6 +257,11 @@ func (o *runOptions) run(ctx context.Context) (err error) {
 		return usagef("--exit-idle and --max-uptime want a time above zero, such as 10m")
 	case o.transport != "auto" && o.transport != "ws" && o.transport != "http":
 		return usagef("--transport %q: want auto, ws or http", o.transport)
+	}
+	for flag, address := range map[string]string{"listen": o.listen, "metrics-listen": o.metrics} {
+		if err := checkAddress(address); address != "" && err != nil {
+			return usagef("--%s %q: want an address and a port, such as %s", flag, beacon.Excerpt(address, 100), defaultListen)
+		}
 	}
 	isolated, err := o.isolates()
 	if err != nil {
