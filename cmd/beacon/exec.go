@@ -33,6 +33,7 @@ type execOptions struct {
 	moduleFlags moduleFlags
 	settings    settingFlags
 	configPath  string
+	tenant      string
 	action      string
 	source      string
 	output      string
@@ -85,6 +86,7 @@ Exit codes: 0 success, 1 the item failed, 2 usage, 4 the module was refused,
 	f.StringVar(&o.record, "record", "", "write down what the item is given and answered to this file, for beacon replay")
 	f.StringVar(&o.fuelProfile, "fuel-profile", "", "file to write where the module's instructions went, for go tool pprof; slow: see beacon replay --help")
 	f.StringVarP(&o.configPath, "config", "f", "", "configuration file, for the policy and for the other providers that the item may call")
+	f.StringVar(&o.tenant, "tenant", "", "whose item it is: which secrets, permissions and limits of the policy count (default the provider's Tenant)")
 	o.settings.register(f)
 	o.moduleFlags.register(f)
 	return cmd
@@ -256,6 +258,9 @@ func (o *execOptions) providers(settings beacon.Settings) ([]providerConfig, con
 		}
 	}
 	p.Permissions, p.direct = append(p.Permissions, o.moduleFlags.grants...), true
+	if o.tenant != "" {
+		p.Tenant, p.TenantFrom = o.tenant, ""
+	}
 	if o.moduleFlags.fuel > 0 {
 		p.Fuel = o.moduleFlags.fuel
 	}
