@@ -186,7 +186,12 @@ func TestS26EchoTLS(t *testing.T) {
 // not granted it. What no server of the secret's has said is left as it is: whoever
 // guesses could ask whether that is the secret.
 func TestS26EchoLater(t *testing.T) {
-	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+	var w *world
+	w = newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/away" {
+			http.Redirect(rw, r, w.url("api.example.com", "/"+key), http.StatusFound)
+			return
+		}
 		rw.Header().Set("Content-Encoding", r.Header.Get("Accept-Encoding"))
 		_, _ = io.WriteString(rw, r.URL.Path+" "+key)
 	})
@@ -198,6 +203,7 @@ func TestS26EchoLater(t *testing.T) {
 			"http://api.example.com:" + w.plainPort + "/b":    "/b " + stars,
 			w.url("other.example.com", "/c"):                  "/c " + key,
 			"http://other.example.com:" + w.plainPort + "/d/": "/d/ " + key,
+			w.url("other.example.com", "/away"):               "/" + stars + " " + stars,
 		} {
 			_, body, err := fetch(t, b, get(url))
 			require.NoError(t, err)

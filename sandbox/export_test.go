@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ultravisor/beacon"
 	"github.com/ultravisor/beacon/sandbox/wire"
 )
 
@@ -105,4 +106,14 @@ func Flood(times int) error {
 		}
 	}
 	return nil
+}
+
+// GiveBack is what becomes of a process that gives back bytes of files, of which
+// its item holds so many.
+func GiveBack(held, back int64) error {
+	p := &process{flights: map[uint64]*flight{}}
+	f := &flight{process: p, job: &beacon.Job{Account: beacon.NewAccount(nil)}}
+	f.held.Store(held)
+	p.flights[1] = f
+	return p.Notice(noticeHold, amount{1, -back}.bytes())
 }

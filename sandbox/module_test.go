@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"context"
+	"math"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -273,6 +274,15 @@ func TestBudget(t *testing.T) {
 // much.
 func TestS2Flood(t *testing.T) {
 	require.ErrorIs(t, sandbox.Flood(1<<20), wire.ErrProtocol)
+}
+
+// S2: a process gives back no more bytes of files than its item holds: others could
+// have them twice.
+func TestS2GiveBack(t *testing.T) {
+	require.NoError(t, sandbox.GiveBack(100, 100))
+	for _, back := range []int64{101, math.MaxInt64, math.MinInt64, -1, 0} {
+		require.ErrorIs(t, sandbox.GiveBack(100, back), wire.ErrProtocol, back)
+	}
 }
 
 // Whatever a process says, parsing it ends.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	goruntime "runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,6 +96,9 @@ func (s *Sandbox) launch(ctx context.Context, h hello, release func() error) (*p
 		p.stop()
 		<-p.gone
 		return nil, fmt.Errorf("start a process of the sandbox: %w", err)
+	}
+	if goruntime.GOOS == "linux" && threads(p.cmd.Process.Pid) == 0 && p.alive() {
+		report.Missing = append(report.Missing, "limit of threads: /proc does not show those of the process (hidepid)")
 	}
 	p.confinement = report
 	if !report.Complete() {
