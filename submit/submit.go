@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -60,7 +61,10 @@ func New(cfg Config) (*Client, error) {
 	base, err := url.Parse(cfg.ServerURL)
 	if err != nil || base.Hostname() == "" || base.RawQuery != "" || base.Fragment != "" || base.Scheme != "http" && base.Scheme != "https" {
 		shown := "that was given" // it may hold a password, at a place that is not known
-		if err == nil && base.User == nil && base.Opaque == "" {
+		host, port, herr := net.SplitHostPort(cfg.ServerURL)
+		if _, perr := strconv.ParseUint(port, 10, 16); herr == nil && perr == nil && !strings.ContainsAny(host, "/@?#") {
+			shown = strconv.Quote(beacon.Excerpt(cfg.ServerURL, 100)) // what is missing is the scheme
+		} else if err == nil && base.User == nil && base.Opaque == "" {
 			shown = strconv.Quote(beacon.Excerpt(cfg.ServerURL, 100))
 		}
 		return nil, beacon.Errorf(beacon.Invalid, "server %s is not a URL such as http://127.0.0.1:%d", shown, protocol.DefaultPort)

@@ -559,4 +559,6 @@ func TestNew(t *testing.T) {
 			require.NotContains(t, err.Error(), "secret")
 		}
 	}
+	_, err := submit.New(submit.Config{ServerURL: "127.0.0.1:80"})
+	require.ErrorContains(t, err, `server "127.0.0.1:80" is not a URL such as http://127.0.0.1:54321`)
 }

@@ -72,6 +72,7 @@ func TestExitCodes(t *testing.T) {
 		"too many arguments":  {[]string{"version", "x"}, exitUsage, ""},
 		"server not there":    {[]string{"submit", "--server", "http://127.0.0.1:1", "--capability", "X"}, exitServer, "does not answer"},
 		"run, no server":      {[]string{"run", "--server", "http://127.0.0.1:1", "--module", modulePath("hello")}, exitServer, "127.0.0.1:1"},
+		"run, no capability":  {[]string{"run", "--capabilities", "Shel"}, exitUsage, "--capabilities Shel: built in are FileSystem, LLM, Shell"},
 		"run, no address":     {[]string{"run", "--listen", ":abc", "--module", modulePath("hello")}, exitUsage, `--listen ":abc": want an address and a port, such as 127.0.0.1:54321`},
 		"run, no such port":   {[]string{"run", "--metrics-listen", "127.0.0.1:99999", "--module", modulePath("hello")}, exitUsage, "--metrics-listen \"127.0.0.1:99999\": want an address and a port"},
 		"run, port taken":     {[]string{"run", "--listen", busy.Addr().String(), "--module", modulePath("hello")}, exitServer, "something else has the port"},

@@ -192,6 +192,11 @@ func (o *runOptions) configure(flags *pflag.FlagSet) (err error) {
 		return err
 	}
 	known := o.file.Providers
+	for _, name := range o.capabilities {
+		if !builtin.Is(name) && !slices.ContainsFunc(known, func(p providerConfig) bool { return p.Source == name }) {
+			return usagef("--capabilities %s: built in are %s; a module is named by --module", beacon.Excerpt(name, 80), strings.Join(builtin.Names(), ", "))
+		}
+	}
 	switch {
 	case len(o.capabilities) > 0 || len(o.modules) == 0 && (o.file.found || o.server != ""):
 		o.file.capable(o.capabilities)
@@ -726,7 +731,11 @@ func (o *runOptions) serve(ctx context.Context, server string, cfg session.Confi
 			if o.figures != nil {
 				o.figures.Registered(transport)
 			}
-			fmt.Fprintf(o.out, "beacon: registered as %s over %s, ready for work (%d at once)\n", id, transport, o.maxConcurrent)
+			more := ""
+			if o.waiting > 0 { // which a hub shows as slots, too
+				more = fmt.Sprintf(", and %d that wait here", o.waiting)
+			}
+			fmt.Fprintf(o.out, "beacon: registered as %s over %s, ready for work (%d at once%s)\n", id, transport, o.maxConcurrent, more)
 			if registered.CompareAndSwap(false, true) {
 				ready()
 				goruntime.GC() // what loading took is not needed any more
