@@ -131,11 +131,7 @@ func checkObject(raw json.RawMessage, t reflect.Type, path string) error {
 			of = t.Elem()
 		} else {
 			if !slices.Contains(known, key) {
-				in := ""
-				if path != "" {
-					in = " in " + path
-				}
-				return fmt.Errorf("unknown key %q%s; the nearest known one is %q", beacon.Excerpt(key, 60), in, Nearest(key, known))
+				return unknown(key, path, known)
 			}
 			f, _ := t.FieldByName(key) // which is among them
 			of = f.Type
@@ -145,6 +141,21 @@ func checkObject(raw json.RawMessage, t reflect.Type, path string) error {
 		}
 	}
 	return nil
+}
+
+// unknown says of a key what may have been meant.
+func unknown(key, path string, known []string) error {
+	in := ""
+	if path != "" {
+		in = " in " + path
+	}
+	meant := "the known ones are " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
+	if len(known) == 0 {
+		meant = "there are none"
+	} else if near := Nearest(key, known); distance(key, near) <= max(2, len(near)/2) {
+		meant = fmt.Sprintf("the nearest known one is %q", near)
+	}
+	return fmt.Errorf("unknown key %q%s; %s", beacon.Excerpt(key, 60), in, meant)
 }
 
 // decodes reports whether a type decodes itself.

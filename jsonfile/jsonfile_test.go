@@ -55,6 +55,7 @@ func TestErrors(t *testing.T) {
 		"{\n\"Name\": \"n\"":                  "not a JSON object: line 2: unexpected EOF",
 		`[]`:                                  "not a JSON object: it is a list […]",
 		`{} {}`:                               "more than one JSON value",
+		`{"Providers": [{"Colour": 1}]}`:      `unknown key "Colour" in Providers[0]; the known ones are Config, Size, Source`,
 		`{"Nam": 1}`:                          `unknown key "Nam"; the nearest known one is "Name"`,
 		`{"name": "n"}`:                       `unknown key "name"; the nearest known one is "Name"`,
 		`{"hidden": 1}`:                       `unknown key "hidden"; `,
