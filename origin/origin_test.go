@@ -176,6 +176,7 @@ func TestEncryptedKey(t *testing.T) {
 	require.NoError(t, err)
 	_, err = origin.Sign(module, secret, "wrong", "")
 	require.Equal(t, beacon.Invalid, beacon.CodeOf(err))
+	require.ErrorContains(t, err, "does not open with this password")
 	signature, err := origin.Sign(module, secret, "pw", "x")
 	require.NoError(t, err)
 	file := write(t, filepath.Join(t.TempDir(), "m.wasm"), module)
