@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ultravisor/beacon"
+	wasmrt "github.com/ultravisor/beacon/runtime"
 	"github.com/ultravisor/beacon/sandbox"
 )
 
@@ -119,4 +120,28 @@ func TestCancelEarly(t *testing.T) {
 		require.ErrorIs(t, <-ended, stop)
 	}
 	require.NotContains(t, said.String(), "has ended")
+}
+
+// Who kills a process that makes a module ready, as the kernel does where memory
+// runs out, says nothing of the module: it is tried again.
+func TestRegistrationIsKilled(t *testing.T) {
+	s, _ := open(t, sandbox.Config{RegisterCPU: time.Hour, RegisterMemory: 8 << 30})
+	for n := range int64(2) {
+		loaded := make(chan error, 1)
+		go func() {
+			_, err := s.Runtime().Load(t.Context(), wasmrt.Source{Name: "bomb", Binary: bomb()})
+			loaded <- err
+		}()
+		var err error
+		for err == nil {
+			s.SignalAll(syscall.SIGKILL)
+			select {
+			case err = <-loaded:
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		require.Equal(t, beacon.Internal, beacon.CodeOf(err), "%v", err)
+		require.ErrorContains(t, err, "module bomb: the process that compiled and initialised it was killed from outside")
+		require.Equal(t, n+1, s.Stats().Started)
+	}
 }

@@ -74,7 +74,11 @@ func (r registrar) died(name string, p *process) error {
 	// The kernel counts in ticks, which is not quite what was used.
 	case p.cmd.ProcessState.ExitCode() == exitCPU, wasKilled(p.cmd.ProcessState) && used >= cfg.RegisterCPU/2:
 		return beacon.Errorf(beacon.Timeout, "module %s took more than %s of the processor to be compiled and initialised; raise --register-time, or make its functions smaller", name, cfg.RegisterCPU)
-	case ranOut(said) || wasKilled(p.cmd.ProcessState):
+	case wasKilled(p.cmd.ProcessState) && !ranOut(said) && errors.Is(p.reason(), errDied):
+		// Not by this program, nor for its time or memory: there its limits end it first.
+		// So it is no reason to refuse the module from now on.
+		return beacon.Errorf(beacon.Internal, "module %s: the process that compiled and initialised it was killed from outside, as the kernel does where a machine or a container has no memory left; give it more, and try again", name)
+	case ranOut(said):
 		return beacon.Errorf(beacon.MemoryLimit, "module %s took more than %s to be compiled and initialised; raise --register-memory, or make its functions smaller", name, megabytes(cfg.RegisterMemory))
 	}
 	r.sandbox.log.Error("the process that made a module ready has ended", "module", name, "status", p.cmd.ProcessState, "said", beacon.Excerpt(said, 1000))
