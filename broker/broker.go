@@ -243,7 +243,10 @@ func (b *broker) Call(ctx context.Context, c beacon.Call) (beacon.Result, error)
 			_, ok = client.grants.Call(capability, action)
 		}
 		if !ok {
-			what := beacon.Excerpt(capability, 80) + "/" + beacon.Excerpt(action, 80)
+			what := beacon.Excerpt(capability, 80)
+			if action != "" { // or else it is the first of that capability
+				what += "/" + beacon.Excerpt(action, 80)
+			}
 			return beacon.Errorf(beacon.Denied, "calling %s is not permitted: grant \"call %s\" to provider %s", what, what, cfg.Name)
 		}
 		b.job.Account.Used(granted.String())

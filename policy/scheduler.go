@@ -136,8 +136,8 @@ func (s *Scheduler) Enter(ctx context.Context, tenant string, memory int64) (*Tu
 	}
 	if q := l.tenant.Quota; q.Memory > 0 && memory > q.Memory {
 		s.mu.Unlock()
-		return nil, beacon.Errorf(beacon.MemoryLimit, "the module may have %d bytes of memory, its tenant %d at a time; raise the tenant's Memory, or lower the provider's",
-			memory, q.Memory)
+		return nil, beacon.Errorf(beacon.MemoryLimit, "the module may have %.4g MiB of memory, its tenant %.4g MiB at a time; raise the tenant's Memory, or lower the provider's",
+			float64(memory)/(1<<20), float64(q.Memory)/(1<<20))
 	}
 	if len(l.running)+len(l.waiting) == 0 {
 		l.virtual = max(l.virtual, s.clock)

@@ -175,6 +175,7 @@ func TestQuotas(t *testing.T) {
 		small.Leave()
 		_, err := s.Enter(t.Context(), "small", 200<<20)
 		require.Equal(t, beacon.MemoryLimit, beacon.CodeOf(err), "which could never run")
+		require.ErrorContains(t, err, "MiB of memory, its tenant 100 MiB at a time; raise the tenant's Memory")
 
 		// A minute's fuel is there at once, then it comes by the second; an item
 		// that uses it up is slowed down, and others of the tenant wait.
