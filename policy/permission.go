@@ -216,6 +216,17 @@ func (g Grants) Missing(wants []Permission) []Permission {
 	return missing
 }
 
+// Secrets are the names of the secrets that are granted.
+func (g Grants) Secrets() []string {
+	var names []string
+	for _, have := range g.list {
+		if have.kind == kindSecret {
+			names = append(names, have.name)
+		}
+	}
+	return names
+}
+
 // Unwanted lists what is granted and was not asked for.
 func (g Grants) Unwanted(wants []Permission) []Permission {
 	var unwanted []Permission

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ultravisor/beacon"
@@ -231,7 +232,25 @@ func (g *guard) grants(p providerConfig, m hostfuncs.Manifest, pinned bool) (pol
 		return grants, beacon.Errorf(beacon.Refused, "module %s wants what it was not granted:\n%s\ngrant it in the provider's Permissions, or with --grant; --grant %s grants all of it",
 			shown, strings.Join(missing, "\n"), policy.Wanted)
 	}
+	g.tellOfSecrets(shown, p, grants)
 	return grants, nil
+}
+
+// tellOfSecrets says of secrets that are granted and that nobody has given a value:
+// otherwise the first item that needs one would.
+func (g *guard) tellOfSecrets(shown string, p providerConfig, grants policy.Grants) {
+	if p.TenantFrom != "" {
+		return // each item's tenant has others
+	}
+	tenant, err := g.policy.Tenant(cmp.Or(p.Tenant, beacon.DefaultTenant))
+	if err != nil {
+		return // which is said elsewhere
+	}
+	for _, name := range grants.Secrets() {
+		if !slices.Contains(tenant.Secrets(), name) {
+			g.log.Warn("a secret is granted that the policy does not have: name it in Secrets, of the tenant or of the policy", "provider", shown, "secret", name, "tenant", tenant.Name)
+		}
+	}
 }
 
 // readLock finds the lock file beside the configuration.
