@@ -59,7 +59,7 @@ func spellings(ip netip.Addr) []netip.Addr {
 		return netip.AddrFrom4([4]byte{b[12] ^ invert, b[13] ^ invert, b[14] ^ invert, b[15] ^ invert})
 	}
 	switch {
-	case nat64.Contains(ip) || localNAT64.Contains(ip) || compatible.Contains(ip) && !local6.Contains(ip):
+	case nat64.Contains(ip) || translated.Contains(ip) || localNAT64.Contains(ip) || compatible.Contains(ip) && !local6.Contains(ip):
 		all = append(all, last(0))
 	case sixToFour.Contains(ip):
 		all = append(all, netip.AddrFrom4([4]byte(b[2:6])))
@@ -73,12 +73,13 @@ func spellings(ip netip.Addr) []netip.Addr {
 }
 
 var (
-	nat64      = netip.MustParsePrefix("64:ff9b::/96")   // RFC 6052
-	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48") // RFC 8215
-	compatible = netip.MustParsePrefix("::/96")          // RFC 4291, deprecated
-	local6     = netip.MustParsePrefix("::/127")         // unspecified and loopback
-	sixToFour  = netip.MustParsePrefix("2002::/16")      // RFC 3056
-	teredo     = netip.MustParsePrefix("2001::/32")      // RFC 4380
+	nat64      = netip.MustParsePrefix("64:ff9b::/96")    // RFC 6052
+	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")  // RFC 8215
+	translated = netip.MustParsePrefix("::ffff:0:0:0/96") // RFC 7915
+	compatible = netip.MustParsePrefix("::/96")           // RFC 4291, deprecated
+	local6     = netip.MustParsePrefix("::/127")          // unspecified and loopback
+	sixToFour  = netip.MustParsePrefix("2002::/16")       // RFC 3056
+	teredo     = netip.MustParsePrefix("2001::/32")       // RFC 4380
 )
 
 // never reports addresses that nobody has business with on a stranger's behalf:

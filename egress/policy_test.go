@@ -32,7 +32,8 @@ func TestAddresses(t *testing.T) {
 		"::ffff:8.8.8.8": public, "::ffff:127.0.0.1": private, "::ffff:169.254.169.254": never,
 		"64:ff9b::8.8.8.8": public, "64:ff9b::10.0.0.1": private, "64:ff9b::169.254.169.254": never,
 		"64:ff9b:1::169.254.169.254": never,
-		"2002:808:808::":             public, "2002:7f00:1::": private, "2002:a9fe:a9fe::": never,
+		"::ffff:0:169.254.169.254":   never, "::ffff:0:127.0.0.1": private,
+		"2002:808:808::": public, "2002:7f00:1::": private, "2002:a9fe:a9fe::": never,
 		"2001::5601:5601": never, // Teredo, the client's address inverted: 169.254.169.254
 		"::127.0.0.1":     private, "::169.254.169.254": never,
 		"2a00::5efe:169.254.169.254": never, // ISATAP

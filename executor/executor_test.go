@@ -325,6 +325,7 @@ func TestOutputNames(t *testing.T) {
 		"a drive":      {"OutputFilename": "c:x"},
 		"not text":     {"OutputFilename": map[string]any{"a": "b/c"}},
 		"control":      {"OutputFilename": "a\x00b"},
+		"a long list":  {"Outputs": json.RawMessage("[" + strings.Repeat("1,", 3<<20) + "1]")},
 		"too many":     {"Outputs": []string{strings.Repeat("{a,b}", 9)}},
 		"nested":       {"Outputs": []string{strings.Repeat("{a,{b,c}}", 20) + "b"}},
 		"not a truth":  {"OutputFilename": "a", "ReturnOutputAsBase64": "perhaps"},

@@ -43,6 +43,7 @@ const (
 	maxSources = 100
 	maxOutputs = 100
 	maxPattern = 1024
+	maxList    = 4 << 20 // bytes of one of the lists
 	// Each alternative in braces is tried with each of those that follow.
 	maxAlternatives = 256
 	defaultName     = "source_file"
@@ -223,8 +224,12 @@ func list(s beacon.Settings, name string) ([]json.RawMessage, error) {
 	if !s.Has(name) {
 		return nil, nil
 	}
+	text := s.Text(name)
+	if len(text) > maxList { // each entry takes much more memory than its text
+		return nil, beacon.Errorf(beacon.Invalid, "setting %s has %d bytes, limit %d", name, len(text), maxList)
+	}
 	var entries []json.RawMessage
-	if err := json.Unmarshal([]byte(s.Text(name)), &entries); err != nil {
+	if err := json.Unmarshal([]byte(text), &entries); err != nil {
 		return nil, beacon.Errorf(beacon.Invalid, "setting %s is not a JSON array", name)
 	}
 	return entries, nil

@@ -1,8 +1,11 @@
 package hostfuncs
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"path"
 	"sync"
@@ -41,18 +44,31 @@ const maxCallSettings = 4096
 // fewSettings are settings, not more than that.
 type fewSettings beacon.Settings
 
-// UnmarshalJSON counts before it decodes.
+// UnmarshalJSON decodes no more than there may be.
 func (s *fewSettings) UnmarshalJSON(raw []byte) error {
-	commas := 0
-	for at, depth := range structure(raw) {
-		if depth == 1 && raw[at] == ',' {
-			commas++
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	begin, err := dec.Token()
+	switch {
+	case err != nil || begin == nil: // null
+		return err
+	case begin != json.Delim('{'):
+		return errors.New("the Settings are not an object")
+	}
+	*s = fewSettings{}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return err
+		}
+		if (*s)[fmt.Sprint(name)] = value; len(*s) > maxCallSettings {
+			return fmt.Errorf("more than %d settings", maxCallSettings)
 		}
 	}
-	if commas >= maxCallSettings {
-		return beacon.Errorf(beacon.Invalid, "%d settings, limit %d", commas+1, maxCallSettings)
-	}
-	return json.Unmarshal(raw, (*beacon.Settings)(s))
+	return nil
 }
 
 // maxAsking is what the requests of calls that have not ended may take together,

@@ -212,7 +212,7 @@ func output(i *Item, c *abi.Call) abi.Errno {
 		return notNow
 	}
 	name, value := text(c, 0), json.RawMessage(copyOf(c.Bytes(1)))
-	if name == "" || !ValidValue(value) {
+	if name == "" || !json.Valid(value) || beacon.Nesting(value) > beacon.MaxNesting {
 		return invalid
 	}
 	// A small output costs more than its bytes.

@@ -394,35 +394,13 @@ func TestOutputs(t *testing.T) {
 }
 
 // What is in one result is read together with it, and maybe with others'.
-func TestOutputsThatAreTooMuch(t *testing.T) {
-	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
-	objects := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
-	for _, good := range []string{
-		nested(1000), objects(1000), `[` + nested(999) + `,` + nested(999) + `]`, `"` + strings.Repeat("[", 5000) + `"`, `["\\","[\"[",{"\"":1}]`,
-		"[1,2e2,-3.5e+1]", "1e999",
-	} {
-		require.True(t, hostfuncs.ValidValue([]byte(good)), beacon.Excerpt(good, 100))
+func TestOutputsThatAreTooDeep(t *testing.T) {
+	g := start(t, setup{})
+	for depth, want := range map[int]uint32{1000: ok, 1001: invalid, 10_000: invalid, 20_000: invalid} {
+		at, n := g.put(name, "Deep")
+		place, size := g.put(value, strings.Repeat("[", depth)+strings.Repeat("]", depth))
+		require.Equal(t, want, g.call("output", at, n, place, size), depth)
 	}
-	for _, bad := range []string{
-		nested(1001), objects(1001), nested(10_000), nested(100_000), `["\\",` + nested(1000) + `]`,
-		"[1,]", "", "1 2", `"`, `"\`,
-	} {
-		require.False(t, hostfuncs.ValidValue([]byte(bad)), beacon.Excerpt(bad, 100))
-	}
-}
-
-func FuzzValidValue(f *testing.F) {
-	for _, seed := range []string{`{"a":[1,"\\\""]}`, `[[["["]]]`, "-", `"\`, "1e", strings.Repeat("[", 2000)} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		valid := hostfuncs.ValidValue(raw)
-		if valid {
-			require.True(t, json.Valid(raw))
-		} else if json.Valid(raw) {
-			require.Greater(t, bytes.Count(raw, []byte("["))+bytes.Count(raw, []byte("{")), 1000, "it is not too deep")
-		}
-	})
 }
 
 func TestOutputExitCode(t *testing.T) {

@@ -18,6 +18,15 @@ const maxArguments = 1<<20 - 4096
 // in each word by itself, after splitting: a file name never becomes two words.
 func arguments(job *beacon.Job) (args []string, given bool, err error) {
 	settings := job.Item.Settings
+	tooLong := func() ([]string, bool, error) {
+		return nil, false, beacon.Errorf(beacon.Invalid, "the arguments take more than %d bytes: hand over long texts in a file or on standard input", maxArguments)
+	}
+	// Many short words take much more memory than their text.
+	const escape = 6 // bytes of JSON for one
+	if len(settings["Args"]) > escape*maxArguments || len(settings["Command"])+len(settings["Parameters"]) > escape*maxArguments ||
+		len(settings.Text("Command"))+len(settings.Text("Parameters")) > maxArguments {
+		return tooLong()
+	}
 	switch {
 	case settings.Has("Args"):
 		if err := json.Unmarshal([]byte(settings.Text("Args")), &args); err != nil {
@@ -42,7 +51,7 @@ func arguments(job *beacon.Job) (args []string, given bool, err error) {
 	for i, arg := range args {
 		args[i] = paths.Replace(arg)
 		if total += len(args[i]) + 1; total > maxArguments {
-			return nil, false, beacon.Errorf(beacon.Invalid, "the arguments take more than %d bytes: hand over long texts in a file or on standard input", maxArguments)
+			return tooLong()
 		}
 		if strings.ContainsRune(args[i], 0) {
 			return nil, false, beacon.Errorf(beacon.Invalid, "an argument contains a NUL character")

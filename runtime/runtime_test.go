@@ -492,6 +492,9 @@ func TestGoProgram(t *testing.T) {
 		"NUL":              {`{"Args": ["a\u0000b"]}`, "an argument contains a NUL character"},
 		"NUL in command":   {`{"Command": "a\u0000b"}`, "an argument contains a NUL character"},
 		"too long":         {`{"Args": ["` + strings.Repeat("x", 1<<20) + `"]}`, "the arguments take more than"},
+		"many words":       {`{"Command": "` + strings.Repeat("x ", 1<<20) + `"}`, "the arguments take more than"},
+		"words in words":   {`{"Command": "` + strings.Repeat("x ", 300_000) + `", "Parameters": "` + strings.Repeat(`\\y `, 300_000) + `"}`, "the arguments take more than"},
+		"nothing often":    {`{"Args": [` + strings.Repeat(`"",`, 3<<20) + `""]}`, "the arguments take more than"},
 		"unknown stdin":    {`{"Stdin": "file"}`, `setting Stdin is "file": want item, source or none`},
 		"stdin, no source": {`{"Stdin": "source"}`, "but the item has no source"},
 	} {

@@ -379,13 +379,20 @@ func (b *broker) Call(ctx context.Context, c beacon.Call) (beacon.Result, error)
 		return beacon.Result{}, err
 	}
 	conn := b.items.conn
-	var response callResponse
+	// Decoded further, outputs could take forty times their size.
+	var response struct {
+		callResponse
+		Outputs map[string]json.RawMessage
+	}
 	err = wait(ctx, conn, conn.Ask(conn.Number(), methodCall, raw, maxReply), func(payload []byte) error { return json.Unmarshal(payload, &response) })
 	if err != nil {
 		conn.Notify(noticeClose, amount{b.flight, int64(number)}.bytes()) //nolint:gosec // only a name
 		return beacon.Result{}, err
 	}
-	result := beacon.Result{Outputs: response.Outputs, Log: response.Log}
+	result := beacon.Result{Outputs: make(beacon.Outputs, len(response.Outputs)), Log: response.Log}
+	for name, value := range response.Outputs {
+		result.Outputs[name] = value
+	}
 	if response.Failure != nil {
 		return result, answered(response.Failure)
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ultravisor/beacon"
-	"github.com/ultravisor/beacon/hostfuncs"
 	"github.com/ultravisor/beacon/sandbox/wire"
 )
 
@@ -142,7 +141,7 @@ func parseResult(payload []byte) (*runResult, error) {
 		switch d.Byte() {
 		case valueJSON:
 			raw := json.RawMessage(d.String())
-			if !hostfuncs.ValidValue(raw) {
+			if !json.Valid(raw) || beacon.Nesting(raw) > beacon.MaxNesting {
 				return nil, fmt.Errorf("%w: an output that cannot be one", wire.ErrProtocol)
 			}
 			value = raw

@@ -201,8 +201,14 @@ func (m *Module) try(ctx context.Context, job *beacon.Job, again bool) (result b
 		request.Left = max(time.Until(deadline), 1)
 	}
 	buf, _ := buffers.Get().(*[]byte) // it holds nothing else
-	*buf = request.append((*buf)[:0])
-	answer, err := m.exchange(ctx, f, *buf)
+	raw := request.append((*buf)[:0])
+	if len(raw) > maxRequest { // which the process would take for a broken stream
+		return result, false, beacon.Errorf(beacon.Invalid, "module %s: the item's settings take more than %d MiB: bring what is large as a source", m.found.Name, maxRequest>>20)
+	}
+	answer, err := m.exchange(ctx, f, raw)
+	if cap(raw) <= maxAnswer {
+		*buf = raw
+	}
 	buffers.Put(buf)
 	if err != nil {
 		if errors.Is(err, wire.ErrProtocol) {

@@ -182,6 +182,9 @@ func TestManyItems(t *testing.T) {
 		})
 	}
 	all.Wait()
+	// More than a process takes for a message is nothing for it to end of.
+	got := resultOf(m.Run(t.Context(), jobOf(t, beacon.Settings{"Text": []byte(`"` + strings.Repeat("x", 65<<20) + `"`)})))
+	require.Equal(t, beacon.Invalid, got.Code, got.Message)
 	require.NotContains(t, said.String(), "has ended")
 	require.EqualValues(t, 1, s.Stats().Processes)
 	require.Zero(t, s.Stats().Running)

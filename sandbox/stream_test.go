@@ -193,6 +193,27 @@ func TestLargestMessages(t *testing.T) {
 	require.NotContains(t, said.String(), "has ended")
 }
 
+// The results of calls count with what they take here.
+func TestResultsAreHeldAsTheyCome(t *testing.T) {
+	s, said := open(t, sandbox.Config{})
+	var list json.RawMessage
+	b := &stub{call: func(context.Context, beacon.Call) (beacon.Result, error) {
+		return beacon.Result{Outputs: beacon.Outputs{"A": list}}, nil
+	}}
+	m := load(t, s, "calls", func(src *wasmrt.Source) {
+		src.Limits.Item = hostfuncs.Limits{Output: 8 << 10}
+		src.Admit = func(wasmrt.Candidate) (wasmrt.Brokers, error) {
+			return func(*beacon.Job) hostfuncs.Broker { return b }, nil
+		}
+	})
+	for n, want := range map[int]beacon.Code{1000: "", 15_000: beacon.CallLimit} {
+		list = json.RawMessage("[" + strings.Repeat("{},", n) + "{}]")
+		got := resultOf(m.Run(t.Context(), jobOf(t, beacon.Settings{"Call": []byte(`{"Capability": "Other", "Progress": "keep"}`)})))
+		require.Equal(t, want, got.Code, got.Message)
+	}
+	require.NotContains(t, said.String(), "has ended")
+}
+
 // midway are things that an item does outside of its process, and that go on
 // until their context ends once begun is called.
 func midway(begun func()) map[string]struct {

@@ -106,6 +106,13 @@ func (d *Downloader) client(tenant string) *egress.Client {
 	defer d.mu.Unlock()
 	c := d.clients[tenant]
 	if c == nil {
+		const many = 256
+		if len(d.clients) >= many { // tenants that are not listed can be any number
+			for _, other := range d.clients {
+				other.CloseIdle()
+			}
+			clear(d.clients)
+		}
 		c = egress.New(egress.Config{
 			Policy: d.cfg.Policy(tenant), MaxBody: d.cfg.MaxBytes, Decode: true,
 			RateWindow: d.cfg.RateWindow, TLS: d.cfg.TLS, Servers: d.cfg.Servers, Resolver: d.cfg.Resolver,

@@ -80,6 +80,9 @@ func newReport(hash string, result beacon.Result, err error) Report {
 		if err != nil {
 			return failed(fmt.Sprintf("output %s is not representable in JSON: %s", beacon.Excerpt(name, 80), beacon.Excerpt(err.Error(), 200)))
 		}
+		if beacon.Nesting(raw) > beacon.MaxNesting {
+			return failed(fmt.Sprintf("output %s is nested more than %d deep", beacon.Excerpt(name, 80), beacon.MaxNesting))
+		}
 		outputs[name] = raw
 	}
 	return Report{Hash: hash, Result: beacon.Result{Outputs: outputs, Log: result.Log, Usage: result.Usage}}

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -424,6 +425,9 @@ func TestFailures(t *testing.T) {
 		"an output that panics": {func(context.Context, beacon.WorkItem, func(beacon.Progress)) (beacon.Result, error) {
 			return beacon.Result{Outputs: beacon.Outputs{"Odd": explosive{}}}, nil
 		}, "output Odd is not representable in JSON: encoding panicked: boom"},
+		"an output that no hub reads": {func(context.Context, beacon.WorkItem, func(beacon.Progress)) (beacon.Result, error) {
+			return beacon.Result{Outputs: beacon.Outputs{"Odd": json.RawMessage(strings.Repeat("[", 1001) + strings.Repeat("]", 1001))}}, nil
+		}, "output Odd is nested more than 1000 deep"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

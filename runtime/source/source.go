@@ -16,9 +16,10 @@ import (
 	"slices"
 )
 
-// What is read at most, in bytes, and how many places are looked for.
+// What is read at most, in bytes, and how many places are looked for. A table is read
+// for each breakdown, on nobody's time: this much takes some 30 ms.
 const (
-	MaxTable  = 32 << 20
+	MaxTable  = 8 << 20
 	MaxPlaces = 4096
 	maxName   = 4096
 )
