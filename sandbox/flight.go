@@ -478,12 +478,15 @@ func (f *flight) call(r callRequest) ([]byte, error) {
 		c.OnProgress = func(p beacon.Progress) { conn.Notify(noticeCallProgress, appendProgress(nil, r.Number, p)) }
 	}
 	result, err := f.broker.Call(ctx, c)
-	response := callResponse{Outputs: result.Outputs, Log: result.Log}
+	response := &runResult{How: endedWell, Result: result}
 	if err != nil {
-		failure := failureOf(err)
-		response.Failure = &failure
+		response.How, response.Failure = endedFailed, failureOf(err)
 	}
-	return encode(response)
+	raw, err := response.append(make([]byte, 0, response.size()))
+	if err != nil {
+		return nil, err
+	}
+	return bounded(raw)
 }
 
 // A remoteReader reads what the other side has.

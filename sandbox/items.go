@@ -297,6 +297,11 @@ func encode(v any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode an answer: %w", err)
 	}
+	return bounded(raw)
+}
+
+// bounded is an answer, if it is not too long.
+func bounded(raw []byte) ([]byte, error) {
 	if len(raw) > maxReply {
 		return nil, beacon.Errorf(beacon.OutputLimit, "an answer of %d bytes is too long", len(raw))
 	}
@@ -379,24 +384,19 @@ func (b *broker) Call(ctx context.Context, c beacon.Call) (beacon.Result, error)
 		return beacon.Result{}, err
 	}
 	conn := b.items.conn
-	// Decoded further, outputs could take forty times their size.
-	var response struct {
-		callResponse
-		Outputs map[string]json.RawMessage
-	}
-	err = wait(ctx, conn, conn.Ask(conn.Number(), methodCall, raw, maxReply), func(payload []byte) error { return json.Unmarshal(payload, &response) })
+	var response *runResult
+	err = wait(ctx, conn, conn.Ask(conn.Number(), methodCall, raw, maxReply), func(payload []byte) (err error) {
+		response, err = parseResult(payload)
+		return err
+	})
 	if err != nil {
 		conn.Notify(noticeClose, amount{b.flight, int64(number)}.bytes()) //nolint:gosec // only a name
 		return beacon.Result{}, err
 	}
-	result := beacon.Result{Outputs: make(beacon.Outputs, len(response.Outputs)), Log: response.Log}
-	for name, value := range response.Outputs {
-		result.Outputs[name] = value
+	if response.How != endedWell {
+		return response.Result, answered(&response.Failure)
 	}
-	if response.Failure != nil {
-		return result, answered(response.Failure)
-	}
-	return result, nil
+	return response.Result, nil
 }
 
 // HasSecret implements hostfuncs.Broker.

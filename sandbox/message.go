@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/ultravisor/beacon"
@@ -70,7 +71,7 @@ const (
 	endedOver // with its context
 )
 
-// A runResult is what became of an item in a process.
+// A runResult is what became of an item in a process, or of what it has called.
 type runResult struct {
 	How     int
 	Failure wire.Failure
@@ -86,6 +87,24 @@ const (
 	valueInt
 )
 
+// size is about how long it is when it is appended.
+func (r *runResult) size() int {
+	n := 1 << 10
+	for _, line := range r.Result.Log {
+		n += len(line) + 4
+	}
+	for name, value := range r.Result.Outputs {
+		n += len(name) + 16
+		switch v := value.(type) {
+		case string:
+			n += len(v)
+		case json.RawMessage:
+			n += len(v)
+		}
+	}
+	return n
+}
+
 func (r *runResult) append(b []byte) ([]byte, error) {
 	b = wire.AppendUint(b, uint64(r.How)) //nolint:gosec // one of three
 	b = wire.AppendString(wire.AppendString(b, r.Failure.Code), r.Failure.Message)
@@ -94,6 +113,9 @@ func (r *runResult) append(b []byte) ([]byte, error) {
 	b = wire.AppendUint(b, uint64(len(r.Result.Outputs)))
 	for name, value := range r.Result.Outputs {
 		b = wire.AppendString(b, name)
+		if v, ok := value.(int); ok && (v < math.MinInt32 || v > math.MaxUint32) {
+			value = json.Number(strconv.Itoa(v)) // as providers of this worker may set it
+		}
 		switch v := value.(type) {
 		case string:
 			b = wire.AppendString(append(b, valueText), v)
@@ -230,13 +252,6 @@ type callRequest struct {
 	OutputName         string
 	Output             bool
 	Progress           bool
-}
-
-// A callResponse is what a call has come to.
-type callResponse struct {
-	Outputs beacon.Outputs
-	Log     []string
-	Failure *wire.Failure
 }
 
 // A secretRequest asks whether an item may use a secret.

@@ -211,13 +211,20 @@ func (c *Conn) send(kind, method byte, id uint64, payload []byte) {
 	for c.err == nil && c.writing && len(c.out) > queueSize {
 		c.room.Wait()
 	}
+	// What is long is not copied: who sends it writes it.
+	long := len(payload) > bufferSize
+	for long && c.err == nil && c.writing {
+		c.room.Wait()
+	}
 	if c.err != nil {
 		return
 	}
 	c.out = binary.LittleEndian.AppendUint32(c.out, uint32(len(payload))) //nolint:gosec // far below 4 GiB
 	c.out = append(c.out, kind, method, 0, 0)
 	c.out = binary.LittleEndian.AppendUint64(c.out, id)
-	c.out = append(c.out, payload...)
+	if !long {
+		c.out = append(c.out, payload...)
+	}
 	if c.writing {
 		return
 	}
@@ -227,6 +234,10 @@ func (c *Conn) send(kind, method byte, id uint64, payload []byte) {
 		c.out = c.spare[:0]
 		c.mu.Unlock()
 		_, err := c.stream.Write(out)
+		if long && err == nil {
+			_, err = c.stream.Write(payload)
+		}
+		long = false
 		c.mu.Lock()
 		c.spare = nil
 		if cap(out) <= 2*bufferSize {
@@ -238,6 +249,7 @@ func (c *Conn) send(kind, method byte, id uint64, payload []byte) {
 		c.room.Broadcast()
 	}
 	c.writing = false
+	c.room.Broadcast()
 }
 
 // end makes everybody who waits get the error. c.mu is held.
@@ -298,10 +310,13 @@ func (c *Conn) serve(h Handler) error {
 				}
 				break
 			}
-			if err := c.frame(f, buf[begin+headerSize:begin+total], h); err != nil {
+			if err := c.frame(f, buf[begin+headerSize:begin+total], total > bufferSize, h); err != nil {
 				return err
 			}
-			begin += total
+			if begin += total; total > bufferSize { // it is somebody else's now
+				rest := make([]byte, max(bufferSize, end-begin))
+				begin, end, buf = 0, copy(rest, buf[begin:end]), rest
+			}
 		}
 		if begin > 0 {
 			end = copy(buf, buf[begin:end])
@@ -351,7 +366,8 @@ func (c *Conn) header(b []byte, h Handler) (frame, error) {
 // maxFailure is how long the text of an error may be, with its code.
 const maxFailure = 8 << 10
 
-func (c *Conn) frame(f frame, payload []byte, h Handler) error {
+// frame handles what has come. Of what is kept the reply to a request needs no copy.
+func (c *Conn) frame(f frame, payload []byte, kept bool, h Handler) error {
 	switch f.kind {
 	case kindRequest:
 		return h.Request(f.id, Method(f.method), payload)
@@ -378,7 +394,11 @@ func (c *Conn) frame(f frame, payload []byte, h Handler) error {
 		return fmt.Errorf("%w: a reply that nobody waits for", cmp.Or(c.err, ErrProtocol))
 	}
 	delete(c.waiters, f.id)
-	if failed == nil && !w.gone {
+	switch {
+	case failed != nil || w.gone:
+	case kept:
+		w.payload = payload
+	default:
 		w.payload = append(w.payload[:0], payload...)
 	}
 	c.answer(w, failed)
