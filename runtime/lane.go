@@ -72,6 +72,8 @@ type lease struct {
 	lane   *lane
 	tenant string // "" for what is done on no item's behalf
 	wanted bool   // the guest takes long
+	// offered is when its processor was offered to other threads the last time.
+	offered time.Time
 	// host says whether the guest is in a function of the host's: its number, in
 	// which bit 0 is set then, and bit 1, too, if the function waits.
 	host atomic.Uint64
@@ -96,7 +98,8 @@ func (l *lease) pass(ctx context.Context, ran time.Duration, now time.Time) (wai
 	a.mu.Lock()
 	if l.held && !a.over(l, now) {
 		a.mu.Unlock()
-		if a.giveWay.Load() {
+		if a.giveWay.Load() && now.Sub(l.offered) >= sliceTime {
+			l.offered = now
 			a.yield()
 		}
 		return false

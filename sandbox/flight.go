@@ -229,6 +229,7 @@ const (
 // Request implements wire.Handler. What it asks for is done beside, since it may
 // take a while; what belongs to an item that is over fails.
 func (p *process) Request(id uint64, method wire.Method, payload []byte) error {
+	p.turn()
 	if p.asked.Add(1) > maxAsked {
 		return fmt.Errorf("%w: more than %d requests at a time", wire.ErrProtocol, maxAsked)
 	}
@@ -308,6 +309,7 @@ func leadsOut(method wire.Method) bool {
 
 // Notice implements wire.Handler.
 func (p *process) Notice(method wire.Method, payload []byte) error {
+	p.turn()
 	switch method {
 	case noticeLog:
 		return p.logged(payload)

@@ -104,7 +104,6 @@ type hello struct {
 	CPU           time.Duration
 	Level         slog.Level // of log lines that anybody wants
 	Lanes         int        // that came with the process, for items
-	Aside         bool       // its guests give way to all others
 }
 
 // registerRequest is a wasmrt.Registration whose binary is in a file of the
@@ -316,7 +315,6 @@ func (c *child) begin(h hello) (confine.Report, error) {
 		if err != nil {
 			return confine.Report{}, err
 		}
-		rt.GiveWay(h.Aside)
 		c.items = newItems(c.conn, rt)
 		for n := range h.Lanes {
 			lane, err := openLane(n)

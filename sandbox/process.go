@@ -40,6 +40,7 @@ type process struct {
 	heavy  atomic.Bool
 	aside  atomic.Bool
 	effort effort // for watch
+	turns  int    // of what it asks for, while it gives way
 	// opening counts what it has begun, and opened what it has ended, that is not for
 	// items only: to begin itself, and to open modules.
 	opening, opened atomic.Int64
@@ -78,13 +79,13 @@ var (
 
 // launch starts a process and waits until it is ready. release is called when it
 // is gone, or did not come to be.
-func (s *Sandbox) launch(ctx context.Context, h hello, release func() error) (*process, error) {
+func (s *Sandbox) launch(ctx context.Context, h hello, e effort, release func() error) (*process, error) {
 	dir, err := s.dir.make()
 	if err != nil {
 		return nil, errors.Join(err, release())
 	}
 	h.Dir = dir
-	p, err := s.startProcess(h, release)
+	p, err := s.startProcess(h, e, release)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start a process of the sandbox: %w", err), os.RemoveAll(dir), release())
 	}
@@ -92,6 +93,7 @@ func (s *Sandbox) launch(ctx context.Context, h hello, release func() error) (*p
 	p.opening.Add(1)
 	report, err := p.greet(ctx, h)
 	p.opened.Add(1)
+	p.wake() // it may have to give way
 	if err != nil {
 		p.stop()
 		<-p.gone
@@ -110,7 +112,7 @@ func (s *Sandbox) launch(ctx context.Context, h hello, release func() error) (*p
 }
 
 // startProcess starts one.
-func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) {
+func (s *Sandbox) startProcess(h hello, e effort, release func() error) (*process, error) {
 	path, err := program()
 	if err != nil {
 		return nil, err
@@ -146,9 +148,6 @@ func (s *Sandbox) startProcess(h hello, release func() error) (*process, error) 
 	}
 	p.conn = wire.New(stream)
 	s.began(p)
-	if h.Aside {
-		p.stepAside()
-	}
 	var served sync.WaitGroup
 	served.Go(func() {
 		if err := p.conn.Serve(p); !errors.Is(err, wire.ErrClosed) {

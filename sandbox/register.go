@@ -37,7 +37,7 @@ func (r registrar) Register(ctx context.Context, reg wasmrt.Registration) error 
 	defer s.users.Done()
 	name := beacon.Excerpt(reg.Source.Name, 128)
 	guest := cmp.Or(reg.Source.Limits.Memory, wasmrt.DefaultMemory)
-	p, err := s.launch(ctx, hello{Role: roleRegister, Write: reg.Dir, Memory: guest, Extra: s.cfg.RegisterMemory, CPU: s.cfg.RegisterCPU, Level: s.level()}, func() error { return nil })
+	p, err := s.launch(ctx, hello{Role: roleRegister, Write: reg.Dir, Memory: guest, Extra: s.cfg.RegisterMemory, CPU: s.cfg.RegisterCPU, Level: s.level()}, effort{}, func() error { return nil })
 	if err != nil {
 		return fmt.Errorf("make module %s ready: %w", name, err)
 	}

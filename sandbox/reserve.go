@@ -45,13 +45,16 @@ func (p *process) yield(l *effort, now time.Time) {
 	if now.Sub(l.looked) < yieldEvery {
 		return
 	}
+	opened := p.opened.Load()
+	if opened == 0 {
+		return // it begins, which must not take for ever on a busy machine
+	}
 	used, ok := processorTime(p.cmd.Process.Pid)
 	if !ok {
 		return
 	}
 	// To begin and to open modules takes much of a processor for a moment. That is not
 	// the tenant's doing.
-	opened := p.opened.Load()
 	if !l.looked.IsZero() && opened == l.opened && opened == p.opening.Load() && used-l.used > now.Sub(l.looked)/heavyShare {
 		l.heavy = now
 	}
@@ -77,15 +80,16 @@ func (p *process) yield(l *effort, now time.Time) {
 	p.conn.Notify(noticeAside, wire.AppendBool(nil, aside))
 }
 
-// stepAside has a process that has just begun give way from the start.
-func (p *process) stepAside() {
-	if err := giveWay(p.cmd.Process.Pid, true); err != nil {
-		return // watch tries again
+// turn has a process that gives way not keep this one busy either: with a few
+// requests at once, and then a pause. Whoever reads from the process calls it.
+func (p *process) turn() {
+	const atOnce, pause = 4, time.Millisecond
+	if !p.aside.Load() {
+		return
 	}
-	now := time.Now()
-	p.effort = effort{heavy: now, hinder: now, aside: true}
-	p.heavy.Store(true)
-	p.aside.Store(true)
+	if p.turns++; p.turns%atOnce == 0 {
+		time.Sleep(pause)
+	}
 }
 
 // wanted reports whether other processes than p that are not heavy have items, and

@@ -125,7 +125,7 @@ func (s *Sandbox) Confinement(ctx context.Context) (confine.Report, error) {
 	}
 	defer s.users.Done()
 	h := hello{Role: roleRegister, Memory: wasmrt.DefaultMemory, Extra: s.cfg.RegisterMemory, CPU: s.cfg.RegisterCPU, Level: s.level()}
-	p, err := s.launch(ctx, h, func() error { return nil })
+	p, err := s.launch(ctx, h, effort{}, func() error { return nil })
 	if err != nil {
 		return confine.Report{}, err
 	}

@@ -65,9 +65,9 @@ func (s *Sandbox) processOf(ctx context.Context, name, folder string) (*process,
 			s.makeRoom(t)
 			next := &starting{done: make(chan struct{})}
 			t.starting = next
-			aside := time.Since(t.hinders) < asideTime
+			before := effort{hinder: t.hinders}
 			s.work.Go(func() {
-				next.process, next.err = s.start(name, folder, aside)
+				next.process, next.err = s.start(name, folder, before)
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				t.current, t.starting = next.process, nil
@@ -156,8 +156,8 @@ func (*Sandbox) left(p *process) {
 	}
 }
 
-// start starts a process for items, which gives way to others if it is to be aside.
-func (s *Sandbox) start(tenant, folder string, aside bool) (*process, error) {
+// start starts a process for items, which takes the place of one with an effort.
+func (s *Sandbox) start(tenant, folder string, before effort) (*process, error) {
 	release := func() error { return nil }
 	if s.cfg.Folder != nil {
 		path, free, err := s.cfg.Folder(tenant)
@@ -175,8 +175,8 @@ func (s *Sandbox) start(tenant, folder string, aside bool) (*process, error) {
 		}
 	}
 	return s.launch(s.life, hello{
-		Role: roleItems, Write: folder, Memory: s.runtime.Memory() / int64(s.cfg.Shares), Extra: extraMemory, Level: s.level(), Aside: aside,
-	}, release)
+		Role: roleItems, Write: folder, Memory: s.runtime.Memory() / int64(s.cfg.Shares), Extra: extraMemory, Level: s.level(),
+	}, before, release)
 }
 
 // laneCount is how many items of a process can go the short way at a time. Many
