@@ -118,7 +118,7 @@ func (s *Sandbox) startProcess(h hello, e effort, release func() error) (*proces
 		return nil, err
 	}
 	p := &process{sandbox: s, dir: h.Dir, quiet: h.Role == roleRegister, said: &head{}, gone: make(chan struct{}), woken: make(chan struct{}, 1),
-		flights: map[uint64]*flight{}, modules: map[uint64]*loading{}, users: 1, // who starts it
+		flights: map[uint64]*flight{}, modules: map[uint64]*loading{}, effort: e, users: 1, // who starts it
 	}
 	p.cmd = &exec.Cmd{
 		Path: path, Args: []string{processName}, Dir: h.Dir, Env: []string{}, Stderr: p.said,
