@@ -355,8 +355,8 @@ func (w *writer) tables(r *reader) []byte {
 	for range n {
 		b = append(b, byte(r.valueType()))
 		least, most := r.limits(1<<32 - 1)
-		if most < 0 || most > w.p.limits.TableElements {
-			most = max(least, w.p.limits.TableElements)
+		if share := w.p.limits.TableElements / n; most < 0 || most > share {
+			most = max(least, share)
 		}
 		b = append(b, 1)
 		b = number(b, least)

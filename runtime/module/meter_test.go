@@ -246,7 +246,7 @@ func play(t *testing.T, dir, file string, config wazero.RuntimeConfig, rewrite f
 var errRefused = errors.New("refused")
 
 // places are the numbers of functions, and the maximum that a table gets.
-var places = regexp.MustCompile(`start function\[\d+\]|, but actual has no max$| < 200000$`)
+var places = regexp.MustCompile(`start function\[\d+\]|, but actual has no max$| < [12]00000$`)
 
 // reason is what an error is, without the places that differ.
 func reason(err error) string {

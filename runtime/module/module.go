@@ -27,7 +27,7 @@ type Limits struct {
 	Imports       int // default 1,000
 	Functions     int // default 150,000
 	Tables        int // default 16
-	TableElements int // least size of one table; default 200,000
+	TableElements int // least size of all tables together; default 200,000
 	Globals       int // default 20,000
 	Exports       int // default 50,000
 	Segments      int // data segments, and element segments; default 200,000
@@ -303,6 +303,7 @@ type parser struct {
 	functions []int // type of each function, imported ones first
 	imported  int   // of them
 	tables    []ValueType
+	slots     int // of all tables, at least
 	memories  int
 	globals   []globalType
 	bodies    int
@@ -502,8 +503,9 @@ func (p *parser) importSection(r *reader) {
 func (p *parser) table(r *reader) {
 	kind := r.referenceType("table")
 	least, _ := r.limits(1<<32 - 1)
-	if least > p.limits.TableElements {
-		fail(r.position(), "table of %d elements, limit %d", least, p.limits.TableElements)
+	// Each takes memory in every instance that is not the guest's.
+	if p.slots += least; p.slots > p.limits.TableElements {
+		fail(r.position(), "tables of %d elements together, limit %d", p.slots, p.limits.TableElements)
 	}
 	p.tables = append(p.tables, kind)
 	if len(p.tables) > p.limits.Tables {

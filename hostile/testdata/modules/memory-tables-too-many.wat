@@ -1,0 +1,3 @@
+;; refused
+(table 200000 funcref) (table 200000 externref)
+(func $main)
