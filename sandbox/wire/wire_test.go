@@ -87,7 +87,7 @@ func TestConn(t *testing.T) {
 	for n := range 20 {
 		work.Go(func() {
 			for size := range 50 {
-				want := strings.Repeat(fmt.Sprint(n), size*500)
+				want := strings.Repeat(fmt.Sprint(n), size*1500) // to both sides of what is copied
 				for _, from := range []*peer{a, b} {
 					got := ""
 					require.NoError(t, from.conn.Call(methodEcho, []byte(want), 1<<20, func(payload []byte) error { got = string(payload); return nil }))
