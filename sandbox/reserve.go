@@ -69,15 +69,20 @@ func (p *process) yield(l *effort, now time.Time) {
 		return
 	}
 	l.aside = aside
-	if err := giveWay(p.cmd.Process.Pid, aside); err != nil {
+	switch err := giveWay(p.cmd.Process.Pid, aside); {
+	case err == nil:
+		p.aside.Store(aside)
+		p.conn.Notify(noticeAside, wire.AppendBool(nil, aside))
+	case aside:
+		p.sandbox.unable.Do(func() {
+			p.sandbox.log.Warn("tenants that compute hinder others more than they could: their processes cannot be made to give way", "err", err)
+		})
+	case p.aside.Load():
 		p.sandbox.log.Debug("another process is going to take the place of one that has given way", "err", err)
 		p.sandbox.mu.Lock()
 		defer p.sandbox.mu.Unlock()
 		p.sandbox.retire(p)
-		return
 	}
-	p.aside.Store(aside)
-	p.conn.Notify(noticeAside, wire.AppendBool(nil, aside))
 }
 
 // turn has a process that gives way not keep this one busy either: with a few

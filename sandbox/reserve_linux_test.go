@@ -85,6 +85,10 @@ func TestS11ProcessesGiveWay(t *testing.T) {
 	all, _ := givesWay(t, pid)
 	require.True(t, all, "others may come again")
 	run("heavy") // it works as before
+	s.Yield("heavy", &effort, true, now.Add(sandbox.AsideTime))
+	if run("heavy"); s.PID("heavy") == pid { // with privileges
+		requireNormal("nobody was hindered for long")
+	}
 
 	// The one that takes its place does so, too, as soon as it has begun. If that has
 	// taken too long, it is tried again.

@@ -59,6 +59,7 @@ type Sandbox struct {
 	spawn   *spawner
 	dir     *folder // has a folder for each process
 	tell    sync.Once
+	unable  sync.Once // to tell that processes do not give way
 	// registering bounds the processes that make modules ready.
 	registering chan struct{}
 
