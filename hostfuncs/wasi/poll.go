@@ -103,12 +103,13 @@ func (h hostClock) pollOneoff(p *Process, c *abi.Call) abi.Errno {
 	in = append(make([]byte, 0, maxSubscriptions*subscriptionSize), in...)
 
 	var waits [maxSubscriptions]time.Duration
+	clocks := reading{p: p, host: h}
 	nearest, ready := time.Duration(math.MaxInt64), false
 	for i := range int(count) {
 		s := in[i*subscriptionSize:]
 		switch s[8] {
 		case eventClock:
-			waits[i], ok = h.wait(p, s)
+			waits[i], ok = clocks.wait(s)
 			ready = ready || !ok
 			nearest = min(nearest, waits[i])
 		case eventFDRead, eventFDWrite:
@@ -149,10 +150,30 @@ func (h hostClock) pollOneoff(p *Process, c *abi.Call) abi.Errno {
 	return success
 }
 
+// A reading is of the clocks at one moment: each is read once. Otherwise which of
+// many moments are over would tell how long it takes to look at them.
+type reading struct {
+	p    *Process
+	host hostClock
+	at   [clockMonotonic + 1]uint64
+	read [clockMonotonic + 1]bool
+}
+
+func (r *reading) now(id uint32) (now uint64, ok bool) {
+	if id > clockMonotonic {
+		return 0, false
+	}
+	if !r.read[id] {
+		r.at[id], r.read[id] = r.p.now(r.host, id)
+	}
+	return r.at[id], r.read[id]
+}
+
 // wait returns how long the subscription to a clock waits. ok is false for a
 // clock that there is not.
-func (h hostClock) wait(p *Process, s []byte) (d time.Duration, ok bool) {
-	now, ok := p.now(h, binary.LittleEndian.Uint32(s[16:]))
+func (r *reading) wait(s []byte) (d time.Duration, ok bool) {
+	p := r.p
+	now, ok := r.now(binary.LittleEndian.Uint32(s[16:]))
 	timeout := binary.LittleEndian.Uint64(s[24:])
 	if binary.LittleEndian.Uint16(s[40:])&clockAbsolute != 0 {
 		// The clock that the guest sees gets there with its next step: whoever asks for
